@@ -1,0 +1,130 @@
+"""The Zarr metadata of a scene: which ``zarr.json`` files it has, and the CF coordinates beside its pixels.
+
+The documents are made by zarr itself, in memory, so that they are what zarr expects; the writer then stores their bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._json import dumps, encode_number, loads
+from .scene_meta import BandGroup, SceneMeta
+
+__all__ = ["codec_configuration", "coordinates", "make_documents"]
+
+_COORDINATE_CHUNK = 1 << 20
+
+
+def codec_configuration(meta: SceneMeta, group: BandGroup) -> dict[str, Any]:
+    """What the codec ``ltchm_geo.ltchm`` has to know to decode a tile of `group` on its own."""
+    return {
+        "format": 0,
+        "weights": meta.weights,
+        "mapping": [[encode_number(n) for n in (m.offset, m.scale, m.low, m.high)] for m in group.mapping],
+        "fill": [encode_number(value) for value in group.fill],
+        "nodata": [encode_number(value) for value in meta.nodata(group)],
+    }
+
+
+def coordinates(meta: SceneMeta) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    """Pixel centres along ``y`` and ``x``; empty when the transform is missing, rotated or sheared."""
+    if meta.georef.transform is None:
+        return {}
+    a, b, c, d, e, f = meta.georef.transform
+    if b or d:
+        return {}
+    return {"y": f + e * (np.arange(meta.shape.y) + 0.5), "x": c + a * (np.arange(meta.shape.x) + 0.5)}
+
+
+def make_documents(meta: SceneMeta) -> dict[str, bytes]:
+    """Every key of the scene that is not a shard, root first."""
+    import zarr
+    from zarr.core.buffer import Buffer
+
+    stored: dict[str, Buffer] = {}
+    store = zarr.storage.MemoryStore(stored)
+    root = zarr.create_group(store, zarr_format=3, attributes={"ltchm": meta.to_dict()})
+    level = root.create_group("0", attributes={"Conventions": "CF-1.11"})
+    _add_georeferencing(level, meta)
+    for group in meta.groups:
+        _add_group(level, meta, group)
+    for plane in meta.planes:
+        _add_plane(level, meta, plane)
+    # zarr indents its JSON: in a small scene that alone would outweigh the pixels.
+    documents = {
+        key: dumps(loads(value.to_bytes())) if key.endswith("zarr.json") else value.to_bytes()
+        for key, value in stored.items()
+    }
+    return dict(sorted(documents.items(), key=lambda item: (item[0].count("/"), item[0])))
+
+
+def _add_georeferencing(level: Any, meta: SceneMeta) -> None:
+    from zarr.codecs import BloscCodec, BytesCodec
+
+    attributes: dict[str, Any] = {}
+    if meta.georef.crs is not None:
+        attributes["crs_wkt"] = meta.georef.crs
+    if meta.georef.transform is not None:
+        a, b, c, d, e, f = meta.georef.transform
+        attributes["GeoTransform"] = " ".join(repr(float(number)) for number in (c, a, b, f, d, e))  # GDAL's order
+    level.create_array("spatial_ref", shape=(), dtype="int64", fill_value=0, attributes=attributes)
+    geographic = (meta.georef.crs or "").startswith(("GEOGCRS", "GEOGCS", "GEODCRS"))
+    names = {"y": "latitude", "x": "longitude"} if geographic else {a: f"projection_{a}_coordinate" for a in "yx"}
+    for axis, values in coordinates(meta).items():
+        level.create_array(
+            axis,
+            shape=values.shape,
+            dtype="float64",
+            chunks=(min(values.size, _COORDINATE_CHUNK),),
+            serializer=BytesCodec(endian="little"),
+            compressors=BloscCodec(typesize=8, cname="zstd", clevel=9, shuffle="shuffle"),
+            dimension_names=(axis,),
+            attributes={"standard_name": names[axis], "axis": axis.upper()},
+        )[:] = values
+
+
+def _add_group(level: Any, meta: SceneMeta, group: BandGroup) -> None:
+    from .zarr_codec import LtchmCodec
+
+    infos = [meta.bands[band] for band in group.bands]
+    attributes: dict[str, Any] = {
+        "grid_mapping": "spatial_ref",
+        "long_name": [info.description or f"band {band + 1}" for band, info in zip(group.bands, infos, strict=True)],
+    }
+    nodata = {encode_number(info.nodata) for info in infos}
+    if len(nodata) == 1 and None not in nodata:
+        attributes["nodata"] = nodata.pop()
+    _create(
+        level, meta, group.name, LtchmCodec.from_configuration(codec_configuration(meta, group)), [], group.fill[0], attributes
+    )
+
+
+def _add_plane(level: Any, meta: SceneMeta, plane: str) -> None:
+    from zarr.codecs import BytesCodec, GzipCodec
+
+    serializer = BytesCodec(endian="little" if meta.array_dtype(plane).itemsize > 1 else None)
+    _create(level, meta, plane, serializer, [GzipCodec(level=6)], 0, {"grid_mapping": "spatial_ref"})
+
+
+def _create(
+    level: Any, meta: SceneMeta, name: str, serializer: Any, compressors: list[Any], fill: Any, attributes: dict[str, Any]
+) -> None:
+    from zarr.codecs import Crc32cCodec
+
+    inner = meta.tile_shape(name)
+    bands, names = inner[:-2], (f"band_{name}",) if len(inner) == 3 else ()
+    level.create_array(
+        name,
+        shape=(*bands, *meta.shape),
+        dtype=meta.array_dtype(name),
+        chunks=inner,
+        shards=(*bands, meta.tile * meta.shard, meta.tile * meta.shard),
+        filters=None,
+        serializer=serializer,
+        compressors=[*compressors, Crc32cCodec()],
+        fill_value=0 if fill is None else fill,
+        dimension_names=(*names, "y", "x"),
+        attributes=attributes,
+    )

@@ -1,0 +1,62 @@
+"""JSON as the format uses it: strict on the way in, compact and reproducible on the way out."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+__all__ = ["decode_number", "dumps", "encode_number", "loads", "require_keys"]
+
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def dumps(value: Any) -> bytes:
+    """Compact UTF-8 JSON. NaN and infinities are refused: write them with `encode_number`."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def loads(data: bytes) -> Any:
+    """Parse JSON; ValueError on anything that is not plain JSON, duplicate keys and bare NaN included."""
+    try:
+        return json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError as error:
+        raise ValueError("JSON is nested too deeply") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a JSON object names a key twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"bare {name} is not JSON")
+
+
+def encode_number(value: float | None) -> float | str | None:
+    """A number as JSON can hold it: integers stay exact, non-finite floats become strings as in Zarr."""
+    if value is None or isinstance(value, int) or math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def decode_number(value: Any) -> float | None:
+    """Inverse of `encode_number`; ValueError on anything else. An integer comes back as int."""
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    if isinstance(value, str) and value in _NON_FINITE:
+        return _NON_FINITE[value]
+    raise ValueError(f"{value!r} is not a number")
+
+
+def require_keys(found: Any, required: set[str], *, what: str) -> dict[str, Any]:
+    """Check that `found` is an object with these keys and no others."""
+    if not isinstance(found, dict):
+        raise ValueError(f"{what} is not a JSON object")
+    if missing := required - found.keys():
+        raise ValueError(f"{what} lacks {', '.join(sorted(missing))}")
+    if unknown := found.keys() - required:
+        raise ValueError(f"{what} has unknown keys: {', '.join(sorted(unknown))}")
+    return found

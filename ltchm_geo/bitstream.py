@@ -1,0 +1,187 @@
+"""Stage 6: the bytes of one tile.
+
+A payload is a four-byte header, the lengths of the sections that are present, the sections, and the body;
+docs/format.md is the specification. Nothing here knows of networks, files or geography, and nothing here trusts its
+input: every length is checked before it is used, and inflating is bounded by the size the caller expects.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from .errors import CorruptTileError, UnsupportedVersionError
+
+__all__ = ["FORMAT_VERSION", "MAX_LEVEL", "TileMode", "TilePayload", "decode_lossless", "encode_lossless", "inflate"]
+
+FORMAT_VERSION = 0
+MAX_LEVEL = 112
+
+_HAS_MASK, _HAS_OUTLIERS = 1, 2
+_HEADER = 4
+_MAX_VARINT = 5  # 35 bits: more than any section the container's limits let through
+
+
+class TileMode(IntEnum):
+    """How the pixels of a tile are stored."""
+
+    EMPTY = 0  # every pixel is masked; no body
+    CONSTANT = 1  # each band has one value over its valid pixels; body: those values, little-endian
+    LATENT = 2  # body: entropy stream of the network's latents
+    LOSSLESS = 3  # body: `encode_lossless`
+
+
+@dataclass(frozen=True)
+class TilePayload:
+    """One tile of one band group, taken apart but not decoded.
+
+    Parameters
+    ----------
+    mode : TileMode
+    level : int
+        Quality level 0..112 of a LATENT tile; 0 in every other mode.
+    mask, outliers : bytes or None
+        Sections of `masks.encode_mask` and `radiometry.encode_outliers`; None when absent.
+    body : bytes
+    """
+
+    mode: TileMode
+    level: int = 0
+    mask: bytes | None = None
+    outliers: bytes | None = None
+    body: bytes = b""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.level <= MAX_LEVEL:
+            raise CorruptTileError(f"quality level {self.level} is outside 0..{MAX_LEVEL}")
+        if self.level and self.mode != TileMode.LATENT:
+            raise CorruptTileError(f"a {self.mode.name} tile must have quality level 0, not {self.level}")
+        if self.body and self.mode == TileMode.EMPTY:
+            raise CorruptTileError(f"an EMPTY tile has a body of {len(self.body)} bytes")
+
+    def pack(self) -> bytes:
+        """The payload as bytes; `unpack` gives an equal payload back."""
+        sections = [s for s in (self.mask, self.outliers) if s is not None]
+        flags = _HAS_MASK * (self.mask is not None) | _HAS_OUTLIERS * (self.outliers is not None)
+        header = bytes([FORMAT_VERSION, self.mode, flags, self.level])
+        return b"".join([header, *(_varint(len(s)) for s in sections), *sections, self.body])
+
+    @classmethod
+    def unpack(cls, data: bytes) -> TilePayload:
+        """Take a payload apart.
+
+        Raises
+        ------
+        CorruptTileError
+            On anything `pack` cannot have written.
+        UnsupportedVersionError
+            When the tile was written in a newer format.
+        """
+        if len(data) < _HEADER:
+            raise CorruptTileError(f"tile payload has {len(data)} bytes, its header alone takes {_HEADER}")
+        version, mode, flags, level = data[:_HEADER]
+        if version > FORMAT_VERSION:
+            raise UnsupportedVersionError(
+                f"tile is in format {version}, this software reads up to {FORMAT_VERSION}: update"
+            )
+        if mode not in TileMode.__members__.values():
+            raise CorruptTileError(f"unknown tile mode {mode}")
+        if flags & ~(_HAS_MASK | _HAS_OUTLIERS):
+            raise CorruptTileError(f"reserved flag bits are set: {flags:#04x}")
+        present = [bit for bit in (_HAS_MASK, _HAS_OUTLIERS) if flags & bit]
+        at, lengths = _HEADER, []
+        for _ in present:
+            length, at = _read_varint(data, at)
+            lengths.append(length)
+        if sum(lengths) > len(data) - at:
+            raise CorruptTileError(f"sections of {sum(lengths)} bytes do not fit in a payload of {len(data)}")
+        sections: dict[int, bytes] = {}
+        for bit, length in zip(present, lengths, strict=True):
+            sections[bit] = bytes(data[at : at + length])
+            at += length
+        return cls(TileMode(mode), level, sections.get(_HAS_MASK), sections.get(_HAS_OUTLIERS), bytes(data[at:]))
+
+
+def _varint(value: int) -> bytes:
+    """LEB128: seven bits a byte, lowest first, the high bit says that more follow."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for i in range(_MAX_VARINT):
+        if at + i >= len(data):
+            raise CorruptTileError("tile payload ends inside a length")
+        byte = data[at + i]
+        value |= (byte & 0x7F) << 7 * i
+        if byte < 0x80:
+            # A second spelling of the same number would let two different payloads mean the same tile.
+            if byte == 0 and i:
+                raise CorruptTileError("a length is not in its shortest form")
+            return value, at + i + 1
+    raise CorruptTileError("a length is longer than five bytes")
+
+
+# --- exact pixels ----------------------------------------------------------------------------------------------------
+
+
+def _unsigned(dtype: np.dtype) -> np.dtype:
+    """Little-endian unsigned integers as wide as `dtype`; the bits of floats are coded, so NaN payloads survive."""
+    if dtype.kind not in "uif" or dtype.itemsize not in (1, 2, 4, 8):
+        raise ValueError(f"cannot code pixels of type {dtype}")
+    return np.dtype(f"<u{dtype.itemsize}")
+
+
+def encode_lossless(pixels: NDArray[np.generic]) -> bytes:
+    """Code pixels exactly: difference to the left neighbour, byte planes, zlib.
+
+    Parameters
+    ----------
+    pixels : (c, h, w) array of unsigned, signed or floating numbers
+        Floats are coded by their bits: NaN payloads and negative zero survive.
+    """
+    pixels = np.ascontiguousarray(pixels)
+    unsigned = _unsigned(pixels.dtype)
+    bits = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).view(unsigned)
+    delta = bits.copy()
+    delta[..., 1:] -= bits[..., :-1]  # modulo 2**n, as numpy's unsigned integers are
+    planes = np.moveaxis(delta.view(np.uint8).reshape(*delta.shape, unsigned.itemsize), -1, 0)
+    return zlib.compress(planes.tobytes(), 9)
+
+
+def decode_lossless(data: bytes, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
+    """Exact inverse of `encode_lossless`.
+
+    Raises
+    ------
+    CorruptTileError
+        When `data` does not inflate to exactly the bytes of `shape` and `dtype`.
+    """
+    dtype = np.dtype(dtype)
+    unsigned = _unsigned(dtype)
+    raw = inflate(data, math.prod(shape) * unsigned.itemsize)
+    planes = np.frombuffer(raw, np.uint8).reshape(unsigned.itemsize, *shape)
+    delta = np.ascontiguousarray(np.moveaxis(planes, 0, -1)).view(unsigned)[..., 0]
+    bits = np.cumsum(delta, axis=-1, dtype=unsigned)
+    return bits.view(dtype.newbyteorder("<")).astype(dtype, copy=False)
+
+
+def inflate(data: bytes, size: int, wbits: int = zlib.MAX_WBITS) -> bytes:
+    """Inflate a stream (zlib, or gzip with `wbits` 31) that must hold exactly `size` bytes and nothing after them."""
+    stream = zlib.decompressobj(wbits)
+    try:
+        raw = stream.decompress(data, size + 1)  # one more than allowed shows a stream that is too long
+    except zlib.error as error:
+        raise CorruptTileError(f"deflated data is damaged: {error}") from error
+    if len(raw) != size or not stream.eof or stream.unused_data:
+        raise CorruptTileError(f"deflated data does not hold exactly {size} bytes")
+    return raw

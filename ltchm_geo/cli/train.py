@@ -1,0 +1,99 @@
+"""`ltchm train`: train weights from a recipe."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from ltchm_geo.errors import UsageError
+
+
+@click.command(short_help="Train weights from a recipe (needs the extra `train`).")
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of checkpoints.")
+@click.option("--minutes", type=float, default=None, help="Stop after this time; resume by the same command.")
+@click.option("--steps", type=int, default=None, help="Stop after this many steps in all.")
+@click.option("--decay-steps", type=int, default=None, help="Branch off: decay the learning rate to the end, then stop.")
+@click.option("--save-minutes", type=float, default=5.0, show_default=True, help="Time between checkpoints.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--threads", type=int, default=None, help="CPU threads.")
+def train(
+    recipe: Path,
+    data: tuple[Path, ...],
+    out: Path,
+    minutes: float | None,
+    steps: int | None,
+    decay_steps: int | None,
+    save_minutes: float,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Train weights as RECIPE (a TOML file) says, on DATA (packs of images as .tar, or rasters).
+
+    The constant phase continues from OUT/trunk.safetensors if it exists, so a run can be stopped (Ctrl-C, --minutes)
+    and resumed at will. --decay-steps branches off from it and leaves OUT/final.safetensors, ready for `ltchm export`.
+
+    \b
+    ltchm train weights/recipes/preview.toml packs/*.tar --out run --minutes 60
+    ltchm train weights/recipes/preview.toml packs/*.tar --out run --decay-steps 2000
+    """
+    import torch
+
+    from ltchm_geo.device import pick_device
+    from ltchm_geo.training.data import Sampler, load_pools
+    from ltchm_geo.training.loop import StepReport, Trainer
+    from ltchm_geo.training.recipe import Recipe
+
+    if threads:
+        torch.set_num_threads(threads)
+    plan, where = Recipe.load(recipe), pick_device(device)
+    out.mkdir(parents=True, exist_ok=True)
+    trunk, branch = out / "trunk.safetensors", out / "branch.safetensors"
+    trainer = Trainer(plan, Sampler(load_pools(data, where), plan.weights), where)
+    start = branch if decay_steps and branch.exists() else trunk
+    if start.exists():
+        trainer.load(start)
+        click.echo(f"resumed {start.name} at step {trainer.step}")
+    elif decay_steps:
+        raise UsageError(f"nothing to branch off: {trunk} does not exist; train without --decay-steps first")
+    if decay_steps and trainer.decay is None:
+        trainer.begin_decay(decay_steps)
+    target = branch if decay_steps else trunk
+    began, saved, interrupted = time.monotonic(), time.monotonic(), False
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+
+    def stop() -> bool:
+        nonlocal saved
+        if time.monotonic() - saved > save_minutes * 60:
+            trainer.save(target)
+            saved = time.monotonic()
+        over = minutes is not None and time.monotonic() - began > minutes * 60
+        return interrupted or over or (steps is not None and trainer.step >= steps)
+
+    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
+
+        def report(line: StepReport) -> None:
+            log.write(json.dumps(line.__dict__) + "\n")
+            log.flush()
+            click.echo(
+                f"step {line.step:7d}  loss {line.loss:7.4f}  bpp {line.bpp:6.3f}  PSNR {line.psnr:5.2f} dB  "
+                f"{line.steps_per_second:5.2f} steps/s  lr x{line.lr_factor:.3f}"
+            )
+
+        trainer.run(stop, report)
+    trainer.save(target)
+    if trainer.decayed:
+        target.replace(out / "final.safetensors")
+        click.echo(f"finished: {out / 'final.safetensors'}")

@@ -1,0 +1,33 @@
+"""Which device computes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ltchm_geo.errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Torch device for a name: "auto" (CUDA if there is one, else CPU), "cpu", "cuda", "cuda:1", "mps".
+
+    Raises
+    ------
+    DeviceError
+        The name is not a device, or this machine has none of that kind.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("no CUDA device is available; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"there is no {name}; this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return device

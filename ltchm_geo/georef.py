@@ -1,0 +1,231 @@
+"""Everything about a raster that is not pixels: georeferencing, band descriptions, tags; to and from JSON.
+
+`Georef` belongs to the whole raster, `BandInfo` to one band. Both are plain frozen data; `to_dict`/`from_dict` carry
+them through JSON without loss and take nothing on trust. `georef_rasterio` reads them from datasets and puts them on
+new ones; this file stays free of rasterio, so that looking into a compressed scene is quick.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from ._json import decode_number, encode_number, require_keys
+from .errors import CorruptContainerError
+
+__all__ = ["BandInfo", "Georef", "Number", "Tags", "alpha_band"]
+
+Number = int | float
+
+Tags = Mapping[str, Mapping[str, str]]
+"""Tags by namespace; "" is the default namespace."""
+
+GCP_NUMBERS = ("row", "col", "x", "y", "z")
+GCP_STRINGS = ("id", "info")
+RPC_VECTORS = ("line_num_coeff", "line_den_coeff", "samp_num_coeff", "samp_den_coeff")
+RPC_SCALARS = (
+    *("height_off", "height_scale", "lat_off", "lat_scale", "line_off", "line_scale"),
+    *("long_off", "long_scale", "samp_off", "samp_scale", "err_bias", "err_rand"),
+)
+
+
+@dataclass(frozen=True)
+class Georef:
+    """Where the raster lies, and its dataset-level tags.
+
+    Parameters
+    ----------
+    crs : WKT2:2019 text, or None
+    transform : (a, b, c, d, e, f) of x = a col + b row + c, y = d col + e row + f, or None if there is none
+    gcps : ground control points: dicts of row, col, x, y (float), z (float or None), id, info (str or None)
+    gcps_crs : WKT2:2019 text of the control points' CRS, or None
+    rpcs : rational polynomial coefficients in rasterio's names, or None
+    tags : {namespace: {key: value}}; `AREA_OR_POINT` is among the default namespace's
+    """
+
+    crs: str | None = None
+    transform: tuple[float, ...] | None = None
+    gcps: tuple[Mapping[str, Any], ...] = ()
+    gcps_crs: str | None = None
+    rpcs: Mapping[str, Any] | None = None
+    tags: Tags = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return {
+            "crs": self.crs,
+            "transform": None if self.transform is None else list(self.transform),
+            "gcps": [{key: _encode(value) for key, value in gcp.items()} for gcp in self.gcps],
+            "gcps_crs": self.gcps_crs,
+            "rpcs": None if self.rpcs is None else {key: _encode(value) for key, value in self.rpcs.items()},
+            "tags": {namespace: dict(items) for namespace, items in self.tags.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: object) -> Georef:
+        """Check and take over what `to_dict` made. Raises `CorruptContainerError` for anything else."""
+        try:
+            return cls._from_dict(require_keys(data, {f.name for f in fields(cls)}, what="it"))
+        except ValueError as error:
+            raise CorruptContainerError(f"georeferencing is damaged: {error}") from error
+
+    @classmethod
+    def _from_dict(cls, data: dict[str, Any]) -> Georef:
+        return cls(
+            crs=_optional_string(data["crs"], "CRS"),
+            transform=None if data["transform"] is None else _finite_floats(data["transform"], "transform", 6),
+            gcps=tuple(_gcp(gcp) for gcp in _list(data["gcps"], "gcps")),
+            gcps_crs=_optional_string(data["gcps_crs"], "CRS of the control points"),
+            rpcs=None if data["rpcs"] is None else _rpcs(data["rpcs"]),
+            tags=_tags(data["tags"]),
+        )
+
+
+@dataclass(frozen=True)
+class BandInfo:
+    """One band's meaning.
+
+    Parameters
+    ----------
+    dtype : NumPy name of the data type
+    description : band name, or None
+    colorinterp : GDAL colour interpretation as rasterio spells it, such as "red" or "undefined"
+    nodata : value of pixels that hold no data (an int for integer bands where it is one; may be NaN), or None
+    scale, offset : physical value = pixel * scale + offset
+    unit : unit of the physical value, or None
+    tags : {namespace: {key: value}}
+    """
+
+    dtype: str
+    description: str | None = None
+    colorinterp: str = "undefined"
+    nodata: Number | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    unit: str | None = None
+    tags: Tags = field(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        # NaN nodata equals itself here: two bands are equal when they would be stored alike.
+        return self.to_dict() == other.to_dict() if isinstance(other, BandInfo) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.dtype, self.description, self.colorinterp))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data; numbers JSON cannot hold become "NaN", "Infinity" or "-Infinity"."""
+        return {
+            "dtype": self.dtype,
+            "description": self.description,
+            "colorinterp": self.colorinterp,
+            "nodata": _encode(self.nodata),
+            "scale": _encode(self.scale),
+            "offset": _encode(self.offset),
+            "unit": self.unit,
+            "tags": {namespace: dict(items) for namespace, items in self.tags.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: object) -> BandInfo:
+        """Check and take over what `to_dict` made. Raises `CorruptContainerError` for anything else."""
+        try:
+            return cls._from_dict(require_keys(data, {f.name for f in fields(cls)}, what="it"))
+        except ValueError as error:
+            raise CorruptContainerError(f"band information is damaged: {error}") from error
+
+    @classmethod
+    def _from_dict(cls, data: dict[str, Any]) -> BandInfo:
+        return cls(
+            dtype=_dtype(data["dtype"]),
+            description=_optional_string(data["description"], "description"),
+            colorinterp=_string(data["colorinterp"], "colorinterp"),
+            nodata=None if data["nodata"] is None else _number(data["nodata"], "nodata"),
+            scale=float(_number(data["scale"], "scale")),
+            offset=float(_number(data["offset"], "offset")),
+            unit=_optional_string(data["unit"], "unit"),
+            tags=_tags(data["tags"]),
+        )
+
+
+def alpha_band(colorinterp: Sequence[str]) -> int | None:
+    """0-based number of the (first) alpha band among the bands' colour interpretations, or None."""
+    return next((number for number, name in enumerate(colorinterp) if name == "alpha"), None)
+
+
+# --- strict JSON -----------------------------------------------------------------------------------------------------
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_encode(item) for item in value]
+    return value if isinstance(value, str) else encode_number(value)
+
+
+def _number(value: object, what: str) -> Number:
+    number = decode_number(value)
+    if number is None:
+        raise ValueError(f"{what} is missing")
+    if isinstance(number, int) and not -(2**63) <= number < 2**64:
+        raise ValueError(f"{what} is beyond 64 bits")
+    return number
+
+
+def _finite_floats(value: object, what: str, count: int) -> tuple[float, ...]:
+    numbers = tuple(float(_number(item, what)) for item in _list(value, what))
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{what} is not {count} finite numbers")
+    return numbers
+
+
+def _list(value: object, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{what} is not a list")
+    return value
+
+
+def _string(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{what} is not a string")
+    return value
+
+
+def _optional_string(value: object, what: str) -> str | None:
+    return None if value is None else _string(value, what)
+
+
+def _dtype(value: object) -> str:
+    name = _string(value, "dtype")
+    if name not in np.sctypeDict or np.dtype(name).name != name:
+        raise ValueError(f"unknown data type {name!r}")
+    return name
+
+
+def _gcp(value: object) -> dict[str, Any]:
+    gcp = require_keys(value, {*GCP_NUMBERS, *GCP_STRINGS}, what="control point")
+    checked: dict[str, Any] = {}
+    for key in GCP_NUMBERS:
+        absent = key == "z" and gcp[key] is None
+        checked[key] = None if absent else _finite_floats([gcp[key]], f"control point {key}", 1)[0]
+    return checked | {key: _optional_string(gcp[key], f"control point {key}") for key in GCP_STRINGS}
+
+
+def _rpcs(value: object) -> dict[str, Any]:
+    rpcs = require_keys(value, {*RPC_SCALARS, *RPC_VECTORS}, what="RPC")
+    checked: dict[str, Any] = {}
+    for key in RPC_SCALARS:
+        absent = key in ("err_bias", "err_rand") and rpcs[key] is None
+        checked[key] = None if absent else float(_number(rpcs[key], key))
+    return checked | {key: list(_finite_floats(rpcs[key], key, 20)) for key in RPC_VECTORS}
+
+
+def _tags(value: object) -> dict[str, dict[str, str]]:
+    if not isinstance(value, dict):
+        raise ValueError("tags are not a JSON object")
+    for namespace, items in value.items():
+        if not isinstance(items, dict) or not all(isinstance(v, str) for v in (namespace, *items, *items.values())):
+            raise ValueError(f"tags of namespace {namespace!r} are not strings by name")
+    return {namespace: dict(items) for namespace, items in value.items()}

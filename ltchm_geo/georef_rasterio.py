@@ -1,0 +1,162 @@
+"""Georeferencing and band information between rasterio datasets and `georef`'s plain data."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import threading
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, WktVersion
+from rasterio.errors import CRSError, NotGeoreferencedWarning
+from rasterio.io import MemoryFile
+from rasterio.rpc import RPC
+
+from .errors import CorruptContainerError
+from .georef import GCP_NUMBERS, GCP_STRINGS, RPC_SCALARS, RPC_VECTORS, BandInfo, Georef, Number, Tags
+
+__all__ = ["apply", "quiet_open", "read_bands", "read_georef"]
+
+# Structural or path-dependent namespaces, which GDAL makes up anew for every file; RPC has its own field.
+_DERIVED_NAMESPACES = frozenset({"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "TIFF", "xml:VRT", "RPC"})
+
+
+_warnings_lock = threading.Lock()  # `catch_warnings` changes the whole process: never two at once
+
+
+def quiet_open(path: str | os.PathLike[str], mode: str = "r", **profile: Any) -> Any:
+    """`rasterio.open` without the warning that a raster lies nowhere: `Georef` says so, and that is fine."""
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path, mode, **profile)
+
+
+def read_georef(dataset: Any) -> Georef:
+    """Georeferencing and tags of an open rasterio dataset."""
+    gcps, gcps_crs = dataset.gcps
+    return Georef(
+        crs=_wkt(dataset.crs),
+        # GDAL reports identity when a raster has no transform; the two cannot be told apart.
+        transform=None if dataset.transform.is_identity else tuple(dataset.transform)[:6],
+        gcps=tuple({key: getattr(gcp, key) for key in (*GCP_NUMBERS, *GCP_STRINGS)} for gcp in gcps),
+        gcps_crs=_wkt(gcps_crs),
+        rpcs=None if dataset.rpcs is None else _rpcs_as_dict(dataset.rpcs),
+        tags=_read_tags(dataset),
+    )
+
+
+def read_bands(dataset: Any) -> tuple[BandInfo, ...]:
+    """What an open rasterio dataset says about each of its bands, in file order."""
+    return tuple(
+        BandInfo(
+            dtype=dataset.dtypes[i],
+            description=dataset.descriptions[i],
+            colorinterp=dataset.colorinterp[i].name,
+            nodata=_native_nodata(dataset.nodatavals[i], dataset.dtypes[i]),
+            scale=float(dataset.scales[i]),
+            offset=float(dataset.offsets[i]),
+            unit=dataset.units[i] or None,
+            tags=_read_tags(dataset, i + 1),
+        )
+        for i in range(dataset.count)
+    )
+
+
+def apply(dataset: Any, georef: Georef, bands: Sequence[BandInfo]) -> None:
+    """Put georeferencing and band information on a rasterio dataset opened for writing.
+
+    Nodata and photometric interpretation are settled when a file is created: see `raster.create_geotiff`. A GeoTIFF
+    holds either a transform or control points; where there are both, the transform is written.
+    """
+    _write_tags(dataset, georef.tags)  # first: AREA_OR_POINT decides how GDAL stores the transform
+    if georef.crs is not None:
+        dataset.crs = _crs(georef.crs)
+    if georef.transform is not None:
+        dataset.transform = rasterio.Affine(*georef.transform)
+    elif georef.gcps:
+        point = georef.tags.get("", {}).get("AREA_OR_POINT") == "Point"
+        shift = _gcp_point_shift() if point and dataset.driver == "GTiff" else 0.0
+        points = [GroundControlPoint(**{**g, "row": g["row"] - shift, "col": g["col"] - shift}) for g in georef.gcps]
+        dataset.gcps = (points, _crs(georef.gcps_crs))
+    if georef.rpcs is not None:
+        dataset.rpcs = RPC(**georef.rpcs)
+    _apply_bands(dataset, bands)
+
+
+def _apply_bands(dataset: Any, bands: Sequence[BandInfo]) -> None:
+    dataset.colorinterp = [ColorInterp.__members__.get(band.colorinterp, ColorInterp.undefined) for band in bands]
+    if any(band.scale != 1 for band in bands):
+        dataset.scales = [band.scale for band in bands]
+    if any(band.offset != 0 for band in bands):
+        dataset.offsets = [band.offset for band in bands]
+    for number, band in enumerate(bands, start=1):
+        if band.description is not None:
+            dataset.set_band_description(number, band.description)
+        if band.unit is not None:
+            dataset.set_band_unit(number, band.unit)
+        _write_tags(dataset, band.tags, number)
+
+
+@functools.cache
+def _gcp_point_shift() -> float:
+    """How far the GTiff driver moves control points of an AREA_OR_POINT=Point file between writing and reading.
+
+    GDAL (at least up to 3.10) adds half a pixel both ways. Measured rather than assumed, so that a GDAL which has
+    mended this is right as well.
+    """
+    probe = GroundControlPoint(row=1.0, col=1.0, x=0.0, y=0.0)
+    with MemoryFile() as memory:
+        with memory.open(driver="GTiff", width=1, height=1, count=1, dtype="uint8") as dataset:
+            dataset.update_tags(AREA_OR_POINT="Point")
+            dataset.gcps = ([probe], CRS.from_epsg(4326))
+        with memory.open() as dataset:
+            return float(dataset.gcps[0][0].row) - 1.0
+
+
+def _read_tags(dataset: Any, band: int = 0) -> dict[str, dict[str, str]]:
+    namespaces = ["", *(n for n in dataset.tag_namespaces(band) if n and n not in _DERIVED_NAMESPACES)]
+    by_namespace = {name: dict(dataset.tags(band, ns=name or None)) for name in namespaces}
+    return {name: items for name, items in by_namespace.items() if items}
+
+
+def _write_tags(dataset: Any, tags: Tags, band: int = 0) -> None:
+    for namespace, items in tags.items():
+        if namespace.startswith("json:"):
+            continue  # rasterio can only write key=value pairs, which would no longer be JSON
+        if namespace.startswith("xml:"):
+            # rasterio reads XML as one item named for its namespace, but writes items as key=value: cut at the first =.
+            text = items.get(namespace, "")
+            key, separator, value = text.partition("=")
+            if separator:
+                dataset.update_tags(band, ns=namespace, **{key: value})
+        else:
+            dataset.update_tags(band, ns=namespace or None, **items)
+
+
+def _wkt(crs: CRS | None) -> str | None:
+    return str(crs.to_wkt(version=WktVersion.WKT2_2019)) if crs else None
+
+
+def _crs(wkt: str | None) -> CRS | None:
+    try:
+        return None if wkt is None else CRS.from_wkt(wkt)
+    except CRSError as error:
+        raise CorruptContainerError(f"the scene's CRS is not valid WKT: {wkt!r:.80}") from error
+
+
+def _rpcs_as_dict(rpcs: RPC) -> dict[str, Any]:
+    return {name: getattr(rpcs, name) for name in (*RPC_SCALARS, *RPC_VECTORS)}
+
+
+def _native_nodata(nodata: float | None, dtype: str) -> Number | None:
+    """GDAL gives nodata as a double; integers become integers again where nothing is lost."""
+    if nodata is None or np.dtype(dtype).kind == "f":
+        return nodata
+    return int(nodata) if math.isfinite(nodata) and nodata == int(nodata) else nodata

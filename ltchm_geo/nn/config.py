@@ -1,0 +1,74 @@
+"""Size and variant of an LTCHM network, as data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from ltchm_geo.errors import InvalidWeightsError
+
+#: Quality anchors: channel scales are learned at lambda = 128 * 2**k, k = 0 ... 7, and interpolated between.
+QUALITY_ANCHORS = 8
+#: Interpolation steps from one anchor to the next; a quality level is an integer 0 ... MAX_LEVEL.
+LEVELS_PER_ANCHOR = 16
+MAX_LEVEL = (QUALITY_ANCHORS - 1) * LEVELS_PER_ANCHOR
+#: Components of the Gaussian mixture (K in Eq. 1 of the paper).
+MIXTURES = 3
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Architecture of one network.
+
+    Attributes
+    ----------
+    channels : int
+        N, the paper's C: width of g_a and g_s and channels of y. 128, 192 and 256 in the paper; a multiple of
+        `head_dim` and of 8.
+    parameter_width : int
+        Hidden width of the 1x1 parameter network (640 in the published model).
+    head_dim, window : int
+        Channels per attention head and side of the attention window (Tab. 2: h32, win4).
+    reduction, groups : int
+        r and G of the input-dependent depth-wise convolution (Fig. 2).
+    dam : {"latent", "table1"}
+        Where dynamic attention sits: after the second down-sampling and at the latent, mirrored in g_s ("latent", which
+        the published parameter counts imply), or at the seven places of Tab. 1.
+    hpham : {"8x8", "table2"}
+        Hybrid attention at the 8x8 maps only (published parameter count), or also at 16x16 (Tab. 2).
+    """
+
+    channels: int = 128
+    parameter_width: int = 640
+    head_dim: int = 32
+    window: int = 4
+    reduction: int = 4
+    groups: int = 2
+    dam: Literal["latent", "table1"] = "latent"
+    hpham: Literal["8x8", "table2"] = "8x8"
+
+    def __post_init__(self) -> None:
+        sizes = (self.channels, self.parameter_width, self.head_dim, self.window, self.reduction, self.groups)
+        if not all(isinstance(v, int) and 1 <= v <= 4096 for v in sizes):
+            raise InvalidWeightsError("model config: sizes must be integers from 1 to 4096")
+        if self.channels % self.head_dim or self.channels % 8:
+            raise InvalidWeightsError(f"model config: channels={self.channels} must be a multiple of 8 and of head_dim")
+        if self.dam not in ("latent", "table1") or self.hpham not in ("8x8", "table2"):
+            raise InvalidWeightsError("model config: unknown variant of dam or hpham")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
+        """Inverse of `to_dict`; unknown keys are an error, so a newer variant is never silently misread."""
+        unknown = set(data) - {f.name for f in fields(cls)}
+        if unknown:
+            raise InvalidWeightsError(f"model config: unknown keys {sorted(unknown)}; update ltchm_geo")
+        return cls(**data)
+
+
+def level_to_lambda(level: float) -> float:
+    """Lagrangian weight of a quality level: 128 * 2**(level / 16), on MSE of pixels in [0, 1]."""
+    return 128.0 * 2.0 ** (level / LEVELS_PER_ANCHOR)

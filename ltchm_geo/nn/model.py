@@ -1,0 +1,99 @@
+"""LTCHM as a whole: `forward` for training, `analyse` and `synthesise` for coding."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ltchm_geo.nn.config import ModelConfig
+from ltchm_geo.nn.hyperprior import HyperAnalysis, HyperSynthesis, MaskedContext, ParameterNetwork
+from ltchm_geo.nn.likelihood import FactorisedPrior, mixture_likelihood
+from ltchm_geo.nn.transforms import Analysis, Synthesis
+
+
+class Estimate(NamedTuple):
+    """What a training step needs: reconstruction (B, 3, H, W) and estimated bits per image (B,)."""
+
+    x_hat: Tensor
+    bits_y: Tensor
+    bits_z: Tensor
+
+
+def round_through(x: Tensor) -> Tensor:
+    """Round half to even; the gradient passes as if nothing had happened."""
+    return x + (torch.round(x) - x).detach()
+
+
+class LTCHM(nn.Module):
+    """Low-complexity Transformer-CNN Hybrid Model (Zhang et al., Radioengineering 33(4), 2024), variable rate.
+
+    ::
+
+        x -> g_a -> y -> round -> y_hat ---------------------> g_s -> x_hat
+                    |               |
+                   h_a            context --+
+                    |                       +--> parameters -> mixture of y_hat
+                    z -> round -> h_s ------+
+
+    `quality` is a position in [0, 7]: log2(lambda / 128).
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.g_a, self.g_s = Analysis(config), Synthesis(config)
+        self.h_a, self.h_s = HyperAnalysis(config), HyperSynthesis(config)
+        self.context, self.parameter_net = MaskedContext(config), ParameterNetwork(config)
+        self.prior = FactorisedPrior(config.channels)
+
+    def forward(self, x: Tensor, quality: Tensor, *, mixed_precision: bool = False) -> Estimate:
+        """Estimate rate and reconstruction for training.
+
+        Rates are taken under uniform noise (Sec. 2.1), everything downstream of y and z sees rounded values with a
+        straight-through gradient, so g_s and the context never meet inputs they will not meet in a file.
+
+        Parameters
+        ----------
+        x : (B, 3, H, W) float32
+            Pixels, nominally in [0, 1]; H and W multiples of 64 (and of 16 * 4 * window side for shifted windows).
+        quality : (B,) float32
+            Positions in [0, 7].
+        mixed_precision : bool
+            Run g_a and g_s in bfloat16; rates stay in float32.
+        """
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed_precision):
+            y = self.g_a(x, quality).float()
+        z = self.h_a(y, quality)
+        y_hat, z_hat = round_through(y), round_through(z)
+        parameters = self.parameters_of(y_hat, z_hat, quality)
+        bits_y = _bits(mixture_likelihood(_noisy(y), parameters))
+        bits_z = _bits(self.prior(_noisy(z)))
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed_precision):
+            x_hat = self.g_s(y_hat, quality).float()
+        return Estimate(x_hat, bits_y, bits_z)
+
+    def parameters_of(self, y_hat: Tensor, z_hat: Tensor, quality: Tensor) -> Tensor:
+        """Mixture parameters (B, 9N, H/16, W/16) of integer latents: the float form of the exact path."""
+        out: Tensor = self.parameter_net(self.h_s(z_hat, quality), self.context(y_hat, quality))
+        return out
+
+    def analyse(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        """Integer latents y (B, N, H/16, W/16) and z (B, N, H/64, W/64), int32."""
+        y = self.g_a(x, quality)
+        z = self.h_a(y, quality)
+        return torch.round(y).int(), torch.round(z).int()
+
+    def synthesise(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) from integer latents y."""
+        out: Tensor = self.g_s(y_hat.float(), quality)
+        return out
+
+
+def _noisy(x: Tensor) -> Tensor:
+    return x + torch.empty_like(x).uniform_(-0.5, 0.5)
+
+
+def _bits(likelihood: Tensor) -> Tensor:
+    return -torch.log2(likelihood).flatten(1).sum(1)

@@ -1,0 +1,107 @@
+"""The main transforms: analysis g_a and synthesis g_s (Tab. 1)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ltchm_geo.nn.attention import DAM
+from ltchm_geo.nn.config import ModelConfig
+from ltchm_geo.nn.layers import DownBlock, QualityScale, ResidualBlock, UpBlock, conv3x3, deconv3x3
+
+
+def _attention(config: ModelConfig, *, always: bool) -> nn.Module:
+    if not always and config.dam == "latent":
+        return nn.Identity()
+    return DAM(config.channels, reduction=config.reduction, groups=config.groups)
+
+
+class Analysis(nn.Module):
+    """g_a: pixels (B, 3, H, W), nominally in [0, 1], to the latent y (B, N, H/16, W/16).
+
+    Per-quality scales stand before each later down-sampling and at y itself, where they set the quantiser step.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        n = config.channels
+        self.down1 = DownBlock(3, n)
+        self.stage1 = nn.Sequential(_attention(config, always=False), ResidualBlock(n))
+        self.scale1 = QualityScale(n)
+        self.down2 = DownBlock(n, n)
+        self.stage2 = nn.Sequential(_attention(config, always=True), ResidualBlock(n))
+        self.scale2 = QualityScale(n)
+        self.down3 = DownBlock(n, n)
+        self.stage3 = nn.Sequential(_attention(config, always=False), ResidualBlock(n))
+        self.scale3 = QualityScale(n)
+        self.down4 = conv3x3(n, n, stride=2)
+        self.stage4 = _attention(config, always=True)
+        self.scale4 = QualityScale(n, exponent=0.45)
+
+    def forward(self, x: Tensor, quality: Tensor) -> Tensor:
+        """Latent in units of the quantiser step at `quality` (B,)."""
+        x = x - 0.5  # centred input trains faster
+        x = self.scale1(self.stage1(self.down1(x)), quality)
+        x = self.scale2(self.stage2(self.down2(x)), quality)
+        x = self.scale3(self.stage3(self.down3(x)), quality)
+        return cast(Tensor, self.scale4(self.stage4(self.down4(x)), quality))
+
+
+class Synthesis(nn.Module):
+    """g_s: the latent (B, N, H/16, W/16) back to pixels (B, 3, H, W); mirror of `Analysis`."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        n = config.channels
+        self.scale4 = QualityScale(n, exponent=-0.45)
+        self.stage4 = nn.Sequential(_attention(config, always=True), ResidualBlock(n))
+        self.scale3 = QualityScale(n)
+        self.up3 = UpBlock(n, n)
+        self.stage3 = nn.Sequential(_attention(config, always=False), ResidualBlock(n))
+        self.scale2 = QualityScale(n)
+        self.up2 = UpBlock(n, n)
+        self.stage2 = nn.Sequential(_attention(config, always=True), ResidualBlock(n))
+        self.scale1 = QualityScale(n)
+        self.up1 = UpBlock(n, n)
+        self.stage1 = ResidualBlock(n)
+        self.up0 = deconv3x3(n, 3)
+        with torch.no_grad():  # start from mid-grey; residual stages and IGDN would otherwise begin far outside [0, 1]
+            self.up0.weight.mul_(0.1)
+
+    def forward(self, y: Tensor, quality: Tensor) -> Tensor:
+        """Pixels, not clipped: headroom outside [0, 1] is legitimate."""
+        x = self.stage4(self.scale4(y, quality))
+        x = self.stage3(self.up3(self.scale3(x, quality)))
+        x = self.stage2(self.up2(self.scale2(x, quality)))
+        x = self.stage1(self.up1(self.scale1(x, quality)))
+        return cast(Tensor, self.up0(x) + 0.5)
+
+
+@torch.no_grad()
+def fold_quality(transform: Analysis | Synthesis, quality: float) -> None:
+    """Fold the per-quality scales of a transform into its weights, in place, for one fixed quality.
+
+    The inner scales stand before a block whose first convolutions both read the scaled map, so scaling the input
+    channels of those weights is the same function. The scale at the latent stays: a DAM is not linear.
+    """
+    q = torch.tensor([quality])
+    pairs = (
+        [(transform.scale1, transform.down2), (transform.scale2, transform.down3), (transform.scale3, transform.down4)]
+        if isinstance(transform, Analysis)
+        else [(transform.scale3, transform.up3), (transform.scale2, transform.up2), (transform.scale1, transform.up1)]
+    )
+    for scale, block in pairs:
+        vector = scale.vectors(q.to(scale.log2_scale.device))[0]
+        if isinstance(block, DownBlock):
+            convs: list[nn.Module] = [block.conv1, block.skip]
+        elif isinstance(block, UpBlock):
+            convs = [block.deconv1, block.skip]
+        else:
+            convs = [block]
+        for conv in convs:
+            weight = cast(Tensor, conv.weight)
+            in_axis = 0 if isinstance(conv, nn.ConvTranspose2d) else 1
+            weight.mul_(vector.reshape([-1 if i == in_axis else 1 for i in range(4)]))
+        scale.log2_scale.zero_()

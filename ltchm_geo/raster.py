@@ -1,0 +1,311 @@
+"""Stage 1: pixels in. Opens rasters, refuses those that lossy coding would mangle, and reads windows of the others.
+
+Together with `geotiff`, which writes, this is the only place where rasters are opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from .errors import AlreadyCompressedError, SourceError, SourceReadError, UnsupportedRasterError, UsageError
+from .georef import alpha_band
+from .georef_rasterio import quiet_open, read_bands, read_georef
+from .geotiff import GeotiffWriter, create_geotiff
+from .types import PixelBox, Shape2d
+
+__all__ = ["SUPPORTED_DTYPES", "GeotiffWriter", "MaskKind", "Source", "create_geotiff", "open_source"]
+
+SUPPORTED_DTYPES = ("uint8", "uint16", "int16", "float32", "float64")
+MAX_SIDE = 2**31 - 1  # GDAL's own limit; larger sizes are damaged headers
+MAX_PIXELS = 2**45  # six million kilometres squared at 30 m: no scene, a damaged header
+
+MaskKind = Literal["none", "nodata", "alpha", "mask", "nan"]
+
+_MANIFEST = "ltchm-manifest.json"
+_LOSSLESS_ADVICE = "use a lossless format instead, for example gdal_translate -co COMPRESS=ZSTD"
+
+
+@contextlib.contextmanager
+def open_source(src: str | os.PathLike[str] | Any) -> Iterator[Source]:
+    """Open a raster for compression.
+
+    Parameters
+    ----------
+    src : path, anything else `rasterio.open` takes by name, or an open rasterio dataset
+        A path is opened once per reading thread, so that threads do not wait for each other; an open dataset is used
+        behind a lock and stays open.
+
+    Raises
+    ------
+    SourceError
+        If there is no raster at `src`.
+    UnsupportedRasterError, AlreadyCompressedError
+        If there is one that must not be coded lossily.
+    """
+    handles = _ThreadHandles(os.fspath(src)) if isinstance(src, str | os.PathLike) else _SharedHandle(src)
+    try:
+        with handles.dataset() as dataset:
+            source = Source(dataset, handles)
+        yield source
+    finally:
+        handles.close()
+
+
+class Source:
+    """An open raster. Reading is safe from any number of threads.
+
+    Attributes
+    ----------
+    name : str
+        Path or dataset name, for messages.
+    shape : Shape2d
+    dtype : np.dtype
+        One of `SUPPORTED_DTYPES`; all bands share it.
+    bands : tuple of BandInfo
+    georef : Georef
+    alpha : int or None
+        0-based number of the alpha band.
+    mask_kind : "mask" (a mask band), "alpha", "nodata", "nan" (floats whose NaN are holes) or "none"
+        What marks holes in this raster; the first that applies. Nodata values may come on top of an alpha or mask band.
+    nbytes_file : int or None
+        Size of the raster's files on disk, side-car files included; None where there are none.
+    """
+
+    def __init__(self, dataset: Any, handles: _Handles):
+        self.name = str(dataset.name)
+        _refuse_unsuitable(dataset, self.name)
+        self.shape = Shape2d(dataset.height, dataset.width)
+        self.dtype: np.dtype[Any] = np.dtype(dataset.dtypes[0])
+        self.bands = read_bands(dataset)
+        self.georef = read_georef(dataset)
+        self.alpha = alpha_band([band.colorinterp for band in self.bands])
+        self.mask_kind = _mask_kind(dataset, self.alpha)
+        self.nbytes_file = _size_on_disk(dataset)
+        self._handles = handles
+
+    def read(self, box: PixelBox, bands: Sequence[int]) -> NDArray[Any]:
+        """Read pixels.
+
+        Parameters
+        ----------
+        box : PixelBox
+            Must lie inside the raster.
+        bands : 0-based band numbers
+
+        Returns
+        -------
+        (bands, box.height, box.width) array of the raster's own type.
+
+        Raises
+        ------
+        SourceReadError
+            If the file is damaged there.
+        """
+        numbers = [band + 1 for band in bands]
+        pixels: NDArray[Any] = self._read(box, lambda dataset, window: dataset.read(numbers, window=window))
+        return pixels
+
+    def read_mask(self, box: PixelBox) -> NDArray[np.bool_] | None:
+        """What the alpha or mask band says: (box.height, box.width), True = valid; None where there is no such band.
+
+        Only alpha 0 is invalid: translucent pixels have colours worth keeping. Nodata is not looked at here.
+        """
+        if self.mask_kind == "mask":
+            band = 1 if self.alpha != 0 else 2
+            values: NDArray[Any] = self._read(box, lambda dataset, window: dataset.read_masks(band, window=window))
+        elif self.mask_kind == "alpha" and self.alpha is not None:
+            values = self.read(box, [self.alpha])[0]
+        else:
+            return None
+        valid: NDArray[np.bool_] = values != 0
+        return valid
+
+    def _read(self, box: PixelBox, read: Any) -> Any:
+        if box.intersection(PixelBox(0, 0, *self.shape)) != box:
+            raise UsageError(f"{self.name}: {box} is not inside the raster of {self.shape.y} x {self.shape.x} pixels")
+        try:
+            with self._handles.dataset() as dataset:
+                return read(dataset, Window(box.x0, box.y0, box.width, box.height))
+        except (RasterioError, OSError) as error:
+            where = f"rows {box.y0}-{box.y1 - 1}, columns {box.x0}-{box.x1 - 1}"
+            reason = error.__cause__ or error
+            raise SourceReadError(
+                f"{self.name}: cannot read {where}: the file is damaged or incomplete, fetch it anew ({reason})"
+            ) from error
+
+
+# --- handles ---------------------------------------------------------------------------------------------------------
+
+
+class _Handles(Protocol):
+    def dataset(self) -> AbstractContextManager[Any]:
+        """A dataset nobody else uses meanwhile."""
+
+    def close(self) -> None:
+        """Give back whatever was opened here."""
+
+
+class _SharedHandle:
+    """Somebody's open dataset: GDAL handles are not thread-safe, so one reader at a time."""
+
+    def __init__(self, dataset: Any):
+        if getattr(dataset, "closed", True) or not hasattr(dataset, "read_masks"):
+            raise UsageError(f"{dataset!r} is neither a path nor an open rasterio dataset")
+        self._dataset = dataset
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def dataset(self) -> Iterator[Any]:
+        with self._lock:
+            yield self._dataset
+
+    def close(self) -> None:
+        pass
+
+
+class _ThreadHandles:
+    """One dataset per thread on the same path."""
+
+    def __init__(self, path: str):
+        self._path = path
+        self._local = threading.local()
+        self._opened: list[Any] = []
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def dataset(self) -> Iterator[Any]:
+        if not hasattr(self._local, "dataset"):
+            dataset = _open(self._path)
+            with self._lock:
+                self._opened.append(dataset)
+            self._local.dataset = dataset
+        yield self._local.dataset
+
+    def close(self) -> None:
+        with self._lock:
+            while self._opened:
+                self._opened.pop().close()
+
+
+def _open(path: str) -> Any:
+    if _is_compressed_scene(path):
+        raise AlreadyCompressedError(
+            f"{path} is a compressed scene already: coding it again would only lose quality; decompress it first"
+        )
+    try:
+        return quiet_open(path)
+    except (RasterioError, OSError, ValueError) as error:
+        raise SourceError(f"{path} {_why_not_open(path, error)}") from error
+
+
+def _is_compressed_scene(path: str) -> bool:
+    if path.endswith(".ltchm") and os.path.exists(path):
+        return True
+    if os.path.isdir(path):
+        return os.path.exists(os.path.join(path, _MANIFEST))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _MANIFEST in archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False  # not a local zip file: GDAL decides what it is
+
+
+def _why_not_open(path: str, error: Exception) -> str:
+    local = "://" not in path and not path.startswith("/vsi")
+    if local and not os.path.exists(path):
+        # GDAL connection strings such as NETCDF:"file.nc":band are no paths, so its own words are added.
+        return f"does not exist ({error})"
+    if local and os.path.isdir(path):
+        return "is a folder, not a raster: give the file inside it"
+    if local and os.path.getsize(path) == 0:
+        return "is empty: fetch it anew"
+    if local and not os.access(path, os.R_OK):
+        return "may not be read: check its permissions"
+    if "not recognized" in str(error):
+        return "is not a raster in any format GDAL knows here, or its header is damaged: check it with gdalinfo"
+    return f"cannot be opened, it seems damaged or incomplete: fetch it anew ({error.__cause__ or error})"
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+def _refuse_unsuitable(dataset: Any, name: str) -> None:
+    """Raise `UnsupportedRasterError` or `SourceError` for a raster that cannot, or must not, be coded lossily."""
+    if dataset.count == 0:
+        inside = ", ".join(dataset.subdatasets[:3])
+        raise SourceError(
+            f"{name} has no bands" + (f": open one of its subdatasets, such as {inside}" if inside else "")
+        )
+    if max(dataset.shape) > MAX_SIDE or math.prod(dataset.shape) > MAX_PIXELS:
+        raise UnsupportedRasterError(f"{name} claims {dataset.height} x {dataset.width} pixels: its header is damaged")
+    _refuse_dtypes(dataset, name)
+    _refuse_classes(dataset, name)
+    nodata = {str(n) for n, c in zip(dataset.nodatavals, dataset.colorinterp, strict=True) if c != ColorInterp.alpha}
+    if not nodata:
+        raise UnsupportedRasterError(f"{name} has only an alpha band: nothing to code; {_LOSSLESS_ADVICE}")
+    if len(nodata) > 1:
+        raise UnsupportedRasterError(
+            f"{name} has different nodata values per band ({', '.join(sorted(nodata))}): "
+            "give all bands the same with gdal_translate -a_nodata, or split it by band"
+        )
+    if any(not flags for flags in dataset.mask_flag_enums):
+        raise UnsupportedRasterError(f"{name} has a separate mask per band: split it by band")
+
+
+def _refuse_dtypes(dataset: Any, name: str) -> None:
+    dtypes = sorted(set(dataset.dtypes))
+    if any("complex" in dtype for dtype in dtypes):
+        raise UnsupportedRasterError(f"{name} holds complex numbers: compress amplitude, or {_LOSSLESS_ADVICE}")
+    if len(dtypes) > 1:
+        raise UnsupportedRasterError(f"{name} mixes data types ({', '.join(dtypes)}): split it by band")
+    if dtypes[0] not in SUPPORTED_DTYPES:
+        supported = ", ".join(SUPPORTED_DTYPES)
+        raise UnsupportedRasterError(
+            f"{name} has the unsupported data type {dtypes[0]} (supported: {supported}): {_LOSSLESS_ADVICE}"
+        )
+
+
+def _refuse_classes(dataset: Any, name: str) -> None:
+    """Palettes, classes and bits: a value between two of them is not a value between their meanings."""
+    for band in dataset.indexes:
+        if dataset.colorinterp[band - 1] == ColorInterp.palette:
+            raise UnsupportedRasterError(
+                f"{name} is paletted: expand it with gdal_translate -expand rgb, or {_LOSSLESS_ADVICE}"
+            )
+        layer_type = dataset.tags(band).get("LAYER_TYPE", dataset.tags().get("LAYER_TYPE", ""))
+        if layer_type.lower() == "thematic":
+            raise UnsupportedRasterError(f"{name} holds classes (LAYER_TYPE={layer_type}): {_LOSSLESS_ADVICE}")
+        bits = dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "8")
+        if bits.isdigit() and int(bits) < 8:
+            raise UnsupportedRasterError(f"{name} holds flags of {bits} bits, not an image: {_LOSSLESS_ADVICE}")
+
+
+def _mask_kind(dataset: Any, alpha: int | None) -> MaskKind:
+    flags = dataset.mask_flag_enums[1 if alpha == 0 else 0]
+    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+        return "mask"
+    if alpha is not None:
+        return "alpha"
+    nodata = dataset.nodatavals[0]
+    if nodata is not None and not math.isnan(nodata):
+        return "nodata"
+    return "nan" if np.dtype(dataset.dtypes[0]).kind == "f" else "none"
+
+
+def _size_on_disk(dataset: Any) -> int | None:
+    files = [path for path in map(Path, dataset.files) if path.is_file()]
+    return sum(path.stat().st_size for path in files) if files else None

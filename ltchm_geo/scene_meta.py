@@ -1,0 +1,287 @@
+"""What a compressed scene says about itself: the ``ltchm`` attribute of its root, as frozen dataclasses.
+
+Reading is strict. A scene from an unknown hand may claim anything, so every number that later decides how much memory
+is taken, or which files are opened, is bounded here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from ._json import decode_number, encode_number, require_keys
+from .bitstream import MAX_LEVEL
+from .errors import CorruptContainerError, UnsupportedVersionError, UsageError
+from .georef import BandInfo, Georef, Number
+from .radiometry import BandMapping
+from .tiles import DEFAULT_SHARD, DEFAULT_TILE, TILE_MULTIPLE, TileGrid
+from .types import Shape2d, TileIndex
+
+__all__ = ["FORMAT_VERSION", "BandGroup", "SceneMeta"]
+
+FORMAT_VERSION = 0
+DTYPES = ("uint8", "uint16", "int16", "float32", "float64")
+MAX_SIDE = 2**31 - 1
+MAX_PIXELS = 2**45
+MAX_TILE = 1024
+MAX_SHARD = 64
+MAX_SHARDS = 400_000  # keeps the manifest below its own limit
+MAX_BANDS = 65_535
+GROUP_BANDS = 3
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class BandGroup:
+    """Bands that are coded together, as one array of the scene.
+
+    Parameters
+    ----------
+    name : str
+        ``g0``, ``g1``, ... in order.
+    bands : tuple of int
+        0-based band numbers in the order the network sees them, one to three.
+    mapping : tuple of BandMapping
+        Per band of the group, data units to the network's range.
+    fill : tuple of int, float or None
+        Per band of the group, the value of masked pixels (nodata, or what lay under the mask); None without any.
+    """
+
+    name: str
+    bands: tuple[int, ...]
+    mapping: tuple[BandMapping, ...]
+    fill: tuple[Number | None, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; `from_dict` gives an equal group back."""
+        mapping = [{f.name: encode_number(getattr(m, f.name)) for f in fields(BandMapping)} for m in self.mapping]
+        fill = [encode_number(value) for value in self.fill]
+        return {"name": self.name, "bands": list(self.bands), "mapping": mapping, "fill": fill}
+
+    @classmethod
+    def from_dict(cls, found: Any) -> BandGroup:
+        """Strict inverse of `to_dict`; ValueError says what is wrong."""
+        found = require_keys(found, {"name", "bands", "mapping", "fill"}, what="band group")
+        mapping, fill = _list(found["mapping"], "mapping"), _list(found["fill"], "fill")
+        bands = tuple(_integer(band, "band") for band in _list(found["bands"], "bands"))
+        return cls(found["name"], bands, tuple(map(_mapping, mapping)), tuple(map(decode_number, fill)))
+
+
+@dataclass(frozen=True)
+class SceneMeta:
+    """Everything about a scene but its pixels.
+
+    Parameters
+    ----------
+    shape : Shape2d
+        Rows and columns in pixels.
+    dtype : str
+        NumPy name of the data type, one for all bands.
+    bands : tuple of BandInfo
+        In file order, alpha included.
+    georef : Georef
+    groups : tuple of BandGroup
+        Every band but alpha is in exactly one group.
+    weights : str or None
+        SHA-256 of the weights; None when no tile needs a network.
+    weights_tag : str or None
+        Their name, for people only.
+    level : int
+        Quality level 0..112 the scene was made with; tiles state their own.
+    tile, shard : int
+        Side of a tile in pixels, and of a shard in tiles.
+    alpha : int or None
+        0-based number of the alpha band, which is stored exactly as the plane ``alpha``.
+    mask : bool
+        Whether there is a plane ``mask`` (True = valid), the source's mask band.
+    software : str
+        What wrote the scene.
+    source : mapping of str to str, int or None
+        Where the pixels came from, for people: name, size of the file and the like.
+
+    Raises
+    ------
+    UsageError
+        When the parts contradict each other or a limit of the format.
+    """
+
+    shape: Shape2d
+    dtype: str
+    bands: tuple[BandInfo, ...]
+    georef: Georef
+    groups: tuple[BandGroup, ...]
+    weights: str | None = None
+    weights_tag: str | None = None
+    level: int = 0
+    tile: int = DEFAULT_TILE
+    shard: int = DEFAULT_SHARD
+    alpha: int | None = None
+    mask: bool = False
+    software: str = "ltchm_geo"
+    source: Mapping[str, str | int | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+        _check_bands(self)
+        _check_weights(self)
+
+    @property
+    def grid(self) -> TileGrid:
+        """The tiles and shards of the scene."""
+        return TileGrid(self.shape, self.tile, self.shard)
+
+    @property
+    def planes(self) -> tuple[str, ...]:
+        """Names of the arrays that are stored exactly beside the groups."""
+        return (("alpha",) if self.alpha is not None else ()) + (("mask",) if self.mask else ())
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of all arrays: groups, then planes."""
+        return tuple(group.name for group in self.groups) + self.planes
+
+    def group(self, name: str) -> BandGroup:
+        """The group with this name. Raises `KeyError`."""
+        return {group.name: group for group in self.groups}[name]
+
+    def nodata(self, group: BandGroup) -> tuple[Number | None, ...]:
+        """The nodata value of each band of a group."""
+        return tuple(self.bands[band].nodata for band in group.bands)
+
+    def array_dtype(self, array: str) -> np.dtype[Any]:
+        """Data type of an array as a reader sees it."""
+        return np.dtype(bool if array == "mask" else self.dtype)
+
+    def tile_shape(self, array: str) -> tuple[int, ...]:
+        """Shape of one full tile of an array: (bands, tile, tile), or (tile, tile) for a plane."""
+        side = (self.tile, self.tile)
+        return side if array in self.planes else (len(self.group(array).bands), *side)
+
+    def payload_limit(self, array: str) -> int:
+        """Bytes no tile of the array may exceed: twice its pixels, and some room for small tiles."""
+        return 2 * int(np.prod(self.tile_shape(array))) * self.array_dtype(array).itemsize + 65_536
+
+    def shard_key(self, array: str, shard: TileIndex) -> str:
+        """Where the shard lies in the store (Zarr v3 default chunk keys)."""
+        return f"0/{array}/c/{'' if array in self.planes else '0/'}{shard.iy}/{shard.ix}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; `from_dict` gives an equal description back."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            "format": FORMAT_VERSION,
+            **plain,
+            "shape": list(self.shape),
+            "bands": [band.to_dict() for band in self.bands],
+            "georef": self.georef.to_dict(),
+            "groups": [group.to_dict() for group in self.groups],
+            "source": dict(self.source),
+        }
+
+    @classmethod
+    def from_dict(cls, found: Any) -> SceneMeta:
+        """Strict inverse of `to_dict`.
+
+        Raises
+        ------
+        UnsupportedVersionError, CorruptContainerError
+        """
+        check_version(found, "scene")
+        try:
+            found = dict(require_keys(found, {"format", *(f.name for f in fields(cls))}, what="scene"))
+            del found["format"]
+            shape = [_integer(side, "shape") for side in _list(found["shape"], "shape")]
+            if len(shape) != 2 or not isinstance(found["source"], dict):
+                raise ValueError("shape is not two numbers, or source is not an object")
+            parsed = {
+                "shape": Shape2d(*shape),
+                "bands": tuple(map(BandInfo.from_dict, _list(found["bands"], "bands"))),
+                "georef": Georef.from_dict(found["georef"]),
+                "groups": tuple(map(BandGroup.from_dict, _list(found["groups"], "groups"))),
+            }
+            return cls(**{**found, **parsed})
+        except ValueError as error:
+            raise CorruptContainerError(f"scene description is damaged: {error}") from error
+
+
+def check_version(found: Any, what: str) -> None:
+    """Refuse a JSON object whose ``format`` is newer than this software, before looking at anything else in it."""
+    version = found.get("format") if isinstance(found, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 0:
+        raise CorruptContainerError(f"{what}: format version {version!r} makes no sense")
+    if version > FORMAT_VERSION:
+        raise UnsupportedVersionError(
+            f"{what} is in format {version}, this software reads up to {FORMAT_VERSION}: update ltchm_geo"
+        )
+
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _check_sizes(meta: SceneMeta) -> None:
+    for name, value, low, high in (
+        ("height", meta.shape.y, 1, MAX_SIDE),
+        ("width", meta.shape.x, 1, MAX_SIDE),
+        ("pixels", meta.shape.y * meta.shape.x, 1, MAX_PIXELS),
+        ("tile", meta.tile, TILE_MULTIPLE, MAX_TILE),
+        ("shard", meta.shard, 1, MAX_SHARD),
+        ("level", meta.level, 0, MAX_LEVEL),
+    ):
+        if not low <= _integer(value, name) <= high:
+            raise UsageError(f"{name} {value} is outside {low}..{high}")
+    shards = meta.grid.shards  # TileGrid checks that the tile side is a multiple of 64
+    if (count := shards.y * shards.x * len(meta.arrays)) > MAX_SHARDS:
+        raise UsageError(f"{count} shards are more than the {MAX_SHARDS} a scene may have; choose larger shards")
+
+
+def _check_bands(meta: SceneMeta) -> None:
+    if meta.dtype not in DTYPES or any(band.dtype != meta.dtype for band in meta.bands):
+        raise UsageError(f"data type {meta.dtype!r} is not one of {', '.join(DTYPES)}, or bands differ in theirs")
+    if not 1 <= len(meta.bands) <= MAX_BANDS:
+        raise UsageError(f"{len(meta.bands)} bands are outside 1..{MAX_BANDS}")
+    if meta.alpha is not None and not 0 <= _integer(meta.alpha, "alpha") < len(meta.bands):
+        raise UsageError(f"alpha band {meta.alpha} does not exist")
+    if not isinstance(meta.mask, bool):
+        raise UsageError(f"mask is {meta.mask!r}, not true or false")
+    coded = [band for group in meta.groups for band in group.bands]
+    if sorted(coded) != [band for band in range(len(meta.bands)) if band != meta.alpha]:
+        raise UsageError("every band but alpha must be in exactly one group")
+    for number, group in enumerate(meta.groups):
+        if group.name != f"g{number}":
+            raise UsageError(f"group {number} is named {group.name!r}, not 'g{number}'")
+        if not 1 <= len(group.bands) == len(group.mapping) == len(group.fill) <= GROUP_BANDS:
+            raise UsageError(f"{group.name} must have 1..{GROUP_BANDS} bands, each with a mapping and a fill value")
+
+
+def _check_weights(meta: SceneMeta) -> None:
+    if meta.weights is not None and not (isinstance(meta.weights, str) and _SHA256.fullmatch(meta.weights)):
+        raise UsageError(f"weights {meta.weights!r} are not named by a SHA-256")
+    if not isinstance(meta.software, str) or not isinstance(meta.weights_tag, str | None):
+        raise UsageError("software and weights tag must be strings")
+    for key, value in meta.source.items():
+        if not isinstance(key, str) or not isinstance(value, str | int | None):
+            raise UsageError(f"source {key!r} is neither a string nor a whole number")
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{what} is not a list")
+    return value
+
+
+def _integer(value: Any, what: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UsageError(f"{what} {value!r} is not a whole number")
+    return value
+
+
+def _mapping(found: Any) -> BandMapping:
+    found = require_keys(found, {f.name for f in fields(BandMapping)}, what="mapping")
+    numbers = {key: decode_number(value) for key, value in found.items()}
+    if None in numbers.values():
+        raise ValueError("a number of a mapping is missing")
+    return BandMapping(**{key: float(value or 0) for key, value in numbers.items()})

@@ -1,0 +1,139 @@
+"""The tile grid: which pixels belong to which tile, and which tiles to which shard. Integers only.
+
+A scene is cut into square tiles of `tile` pixels, counted from the upper left corner; `shard` x `shard` tiles make a
+shard, the unit that is read, coded and stored at once. Tiles and shards at the right and lower edge may reach past the
+scene: their boxes are clipped to it, and `pad_tile` fills a clipped tile up again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import UsageError
+from .types import PixelBox, Shape2d, TileIndex
+
+__all__ = ["DEFAULT_SHARD", "DEFAULT_TILE", "TileGrid", "pad_tile"]
+
+DEFAULT_TILE = 256
+DEFAULT_SHARD = 8
+TILE_MULTIPLE = 64  # the deepest latent of the network is 64 times smaller than the tile
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """How a scene is divided into tiles and shards.
+
+    Parameters
+    ----------
+    scene : Shape2d
+        Rows and columns of the scene in pixels, both positive.
+    tile : int
+        Side of a tile in pixels, a positive multiple of 64.
+    shard : int
+        Side of a shard in tiles, positive.
+
+    Raises
+    ------
+    UsageError
+        If a size is not positive or `tile` is not a multiple of 64.
+    """
+
+    scene: Shape2d
+    tile: int = DEFAULT_TILE
+    shard: int = DEFAULT_SHARD
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scene", Shape2d(*self.scene))
+        if min(self.scene) < 1:
+            raise UsageError(f"a scene of {self.scene.y} x {self.scene.x} pixels has nothing to tile")
+        if self.tile < 1 or self.tile % TILE_MULTIPLE:
+            raise UsageError(f"tile side {self.tile} is not a positive multiple of {TILE_MULTIPLE}")
+        if self.shard < 1:
+            raise UsageError(f"shard side {self.shard} is not positive: give the number of tiles per side")
+
+    @property
+    def shape(self) -> Shape2d:
+        """Number of tile rows and tile columns."""
+        return Shape2d(_ceil_div(self.scene.y, self.tile), _ceil_div(self.scene.x, self.tile))
+
+    @property
+    def shards(self) -> Shape2d:
+        """Number of shard rows and shard columns."""
+        return Shape2d(_ceil_div(self.shape.y, self.shard), _ceil_div(self.shape.x, self.shard))
+
+    def tile_box(self, index: TileIndex) -> PixelBox:
+        """Pixels of the tile, clipped to the scene. Raises `IndexError` for a tile outside the grid."""
+        return self._box(index, self.tile, self.shape)
+
+    def shard_box(self, index: TileIndex) -> PixelBox:
+        """Pixels of the shard, clipped to the scene. Raises `IndexError` for a shard outside the grid."""
+        return self._box(index, self.tile * self.shard, self.shards)
+
+    def tiles_in_shard(self, index: TileIndex) -> list[TileIndex]:
+        """The tiles of a shard that exist, row by row. A shard at the lower or right edge may have fewer."""
+        _check_inside(index, self.shards)
+        rows = range(index.iy * self.shard, min((index.iy + 1) * self.shard, self.shape.y))
+        columns = range(index.ix * self.shard, min((index.ix + 1) * self.shard, self.shape.x))
+        return [TileIndex(iy, ix) for iy in rows for ix in columns]
+
+    def shard_of(self, index: TileIndex) -> TileIndex:
+        """The shard that holds the tile."""
+        _check_inside(index, self.shape)
+        return TileIndex(index.iy // self.shard, index.ix // self.shard)
+
+    def slot(self, index: TileIndex) -> int:
+        """Position of the tile among the `shard * shard` slots of a full shard, row by row."""
+        _check_inside(index, self.shape)
+        return index.iy % self.shard * self.shard + index.ix % self.shard
+
+    def covering(self, box: PixelBox) -> list[TileIndex]:
+        """Every tile that shares a pixel with `box`, row by row; parts of `box` outside the scene count for nothing."""
+        inside = box.intersection(PixelBox(0, 0, *self.scene))
+        if inside is None:
+            return []
+        rows = range(inside.y0 // self.tile, _ceil_div(inside.y1, self.tile))
+        columns = range(inside.x0 // self.tile, _ceil_div(inside.x1, self.tile))
+        return [TileIndex(iy, ix) for iy in rows for ix in columns]
+
+    def _box(self, index: TileIndex, side: int, count: Shape2d) -> PixelBox:
+        _check_inside(index, count)
+        y0, x0 = index.iy * side, index.ix * side
+        return PixelBox(y0, x0, min(side, self.scene.y - y0), min(side, self.scene.x - x0))
+
+
+def pad_tile(pixels: NDArray[Any], tile: int) -> NDArray[Any]:
+    """Extend a clipped tile to the full side by repeating its last row and column.
+
+    Parameters
+    ----------
+    pixels : (bands, h, w) array of any dtype, 1 <= h, w <= tile
+    tile : int
+
+    Returns
+    -------
+    (bands, tile, tile) array of the same dtype; `pixels` itself where nothing is missing.
+
+    Raises
+    ------
+    ValueError
+        If `pixels` is empty or larger than a tile.
+    """
+    _, height, width = pixels.shape
+    if not (1 <= height <= tile and 1 <= width <= tile):
+        raise ValueError(f"cannot pad {height} x {width} pixels to a tile of {tile} x {tile}")
+    if height == width == tile:
+        return pixels
+    return np.pad(pixels, ((0, 0), (0, tile - height), (0, tile - width)), mode="edge")
+
+
+def _check_inside(index: TileIndex, count: Shape2d) -> None:
+    if not (0 <= index.iy < count.y and 0 <= index.ix < count.x):
+        raise IndexError(f"({index.iy}, {index.ix}) is outside a grid of {count.y} x {count.x}")
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)

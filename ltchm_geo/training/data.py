@@ -1,0 +1,179 @@
+"""Training imagery, decoded once into device memory; crops are cut there.
+
+A pool holds images of one bit depth as one flat tensor, so that a batch of random crops is a single gather.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ltchm_geo.errors import UsageError
+
+Image = np.ndarray  # (H, W, bands) uint8 or uint16
+
+
+@dataclass
+class Pool:
+    """Images of one bit depth and band count in one flat tensor.
+
+    Attributes
+    ----------
+    pixels : (n,) uint8 or uint16
+        All images, each (H, W, bands) in C order, one behind the other.
+    offsets, heights, widths : (images,) int64
+        Where each starts, and its size.
+    sources : (images,) int64
+        Index into `names`.
+    """
+
+    pixels: Tensor
+    offsets: Tensor
+    heights: Tensor
+    widths: Tensor
+    sources: Tensor
+    names: list[str]
+    bands: int
+    peak: float
+
+    @classmethod
+    def build(cls, images: Sequence[tuple[str, Image]], device: torch.device) -> Pool:
+        """Concatenate `images`, given as (source name, pixels)."""
+        first = images[0][1]
+        names = sorted({name for name, _ in images})
+        shapes = torch.tensor([[i.shape[0], i.shape[1]] for _, i in images])
+        sizes = shapes.prod(1) * first.shape[2]
+        flat = torch.from_numpy(np.concatenate([i.reshape(-1) for _, i in images]))
+        return cls(
+            pixels=flat.to(device),
+            offsets=(sizes.cumsum(0) - sizes).to(device),
+            heights=shapes[:, 0].to(device),
+            widths=shapes[:, 1].to(device),
+            sources=torch.tensor([names.index(n) for n, _ in images], device=device),
+            names=names,
+            bands=first.shape[2],
+            peak=float(np.iinfo(first.dtype).max),
+        )
+
+    def crops(self, images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+        """Random crops (B, 3, size, size) float32 in [0, 1] of the given image numbers (B,).
+
+        Images narrower than `size` are mirrored at their far edge. More than three bands: a random triplet.
+        """
+        device = self.pixels.device
+        h, w = self.heights[images], self.widths[images]
+        uniform = torch.rand(2, len(images), generator=generator, device=device)
+        y0 = (uniform[0] * (h - size + 1).clamp(min=1)).long()
+        x0 = (uniform[1] * (w - size + 1).clamp(min=1)).long()
+        step = torch.arange(size, device=device)
+        ys = _mirror(y0[:, None] + step, h[:, None])
+        xs = _mirror(x0[:, None] + step, w[:, None])
+        keys = torch.rand(len(images), self.bands, generator=generator, device=device)
+        bands = keys.argsort(1)[:, :3] if self.bands > 3 else torch.arange(3, device=device).expand(len(images), 3)
+        flat = (ys[:, None, :, None] * w[:, None, None, None] + xs[:, None, None, :]) * self.bands
+        index = self.offsets[images][:, None, None, None] + flat + bands[:, :, None, None]
+        return self.pixels[index].float() / self.peak
+
+
+def _mirror(position: Tensor, size: Tensor) -> Tensor:
+    return torch.where(position < size, position, 2 * size - 2 - position).clamp(min=0)
+
+
+class Sampler:
+    """Draws crops source by source, because frames of one survey overlap and pixels are not equally new.
+
+    Parameters
+    ----------
+    pools : list[Pool]
+        Where the pixels are.
+    weights : dict[str, float]
+        Share per named source; the others share the rest evenly.
+    """
+
+    def __init__(self, pools: Sequence[Pool], weights: dict[str, float]):
+        self.pools = pools
+        names = [name for pool in pools for name in pool.names]
+        missing = set(weights) - set(names)
+        if missing:
+            raise UsageError(f"recipe: no data for the sources {sorted(missing)}; there are {sorted(names)}")
+        others = [n for n in names if n not in weights]
+        rest = max(0.0, 1.0 - sum(weights.values())) / max(1, len(others))
+        share = {n: weights.get(n, rest) for n in names}
+        probabilities = []
+        for pool in pools:
+            counts = torch.bincount(pool.sources, minlength=len(pool.names)).float()
+            by_source = torch.tensor([share[n] for n in pool.names], device=counts.device) / counts
+            probabilities.append(by_source[pool.sources])
+        self._probabilities = torch.cat(probabilities)
+        self._starts = torch.tensor([0, *(len(p.offsets) for p in pools)]).cumsum(0).tolist()
+
+    def draw(self, batch: int, size: int, generator: torch.Generator) -> Tensor:
+        """(batch, 3, size, size) float32 in [0, 1]."""
+        chosen = torch.multinomial(self._probabilities, batch, replacement=True, generator=generator)
+        crops = []
+        for pool, start, stop in zip(self.pools, self._starts, self._starts[1:], strict=False):
+            mine = chosen[(chosen >= start) & (chosen < stop)] - start
+            if len(mine):
+                crops.append(pool.crops(mine, size, generator))
+        return torch.cat(crops)
+
+
+def load_pools(paths: Sequence[Path], device: torch.device, *, threads: int = 4) -> list[Pool]:
+    """Decode packs (tar files of images, one folder per source) and plain rasters into one pool per kind.
+
+    Raises
+    ------
+    UsageError
+        A path is missing or holds no usable image.
+    """
+    kinds: dict[tuple[str, int], list[tuple[str, Image]]] = {}
+    for path in paths:
+        for name, image in _read_tar(path, threads) if path.suffix == ".tar" else _read_raster(path):
+            kinds.setdefault((image.dtype.str, image.shape[2]), []).append((name, image))
+    if not kinds:
+        raise UsageError("no training images found")
+    return [Pool.build(images, device) for _, images in sorted(kinds.items())]
+
+
+def _read_tar(path: Path, threads: int) -> Iterator[tuple[str, Image]]:
+    import pillow_jxl  # noqa: F401  (registers the JPEG XL decoder with Pillow)
+    from PIL import Image as PillowImage
+
+    def decode(data: bytes) -> Image:
+        return np.asarray(PillowImage.open(io.BytesIO(data)).convert("RGB"))
+
+    try:
+        with tarfile.open(path) as tar:
+            members = [(m.name, tar.extractfile(m)) for m in tar if m.isfile()]
+            blobs = [(name.split("/")[0], handle.read()) for name, handle in members if handle is not None]
+    except (OSError, tarfile.TarError) as error:
+        raise UsageError(f"cannot read the training pack {path}: {error}") from error
+    with ThreadPoolExecutor(threads) as executor:
+        yield from zip((name for name, _ in blobs), executor.map(decode, (data for _, data in blobs)), strict=True)
+
+
+def _read_raster(path: Path) -> Iterator[tuple[str, Image]]:
+    """A multi-band raster, each band stretched over its type's range (0.05 to 99.95 % of its non-zero values)."""
+    import rasterio
+
+    try:
+        with rasterio.open(path) as dataset:
+            pixels = dataset.read()
+    except rasterio.errors.RasterioError as error:
+        raise UsageError(f"cannot read the training raster {path}: {error}") from error
+    if pixels.dtype == np.uint8:
+        yield path.stem, np.moveaxis(pixels, 0, -1)
+        return
+    stretched = np.empty((*pixels.shape[1:], len(pixels)), np.uint16)
+    for i, band in enumerate(pixels.astype(np.float64)):
+        low, high = np.percentile(band[band != 0], [0.05, 99.95])
+        stretched[..., i] = np.rint(np.clip((band - low) / (high - low), 0, 1) * 65535)
+    yield path.stem, stretched

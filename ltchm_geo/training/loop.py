@@ -1,0 +1,206 @@
+"""The training loop: constant learning rate from leg to leg, and a short decay branch that ends in usable weights.
+
+A checkpoint holds everything (weights, average, optimiser, random states, step): a resumed run continues exactly.
+Checkpoints are safetensors files with JSON in their header; nothing in them can execute.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ltchm_geo.errors import UsageError
+from ltchm_geo.nn.config import LEVELS_PER_ANCHOR, level_to_lambda
+from ltchm_geo.nn.model import LTCHM
+from ltchm_geo.training.augment import augment
+from ltchm_geo.training.data import Sampler
+from ltchm_geo.training.optim import make_optimizer
+from ltchm_geo.training.recipe import Recipe
+
+_FORMAT = "ltchm-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Running means over the last reporting interval."""
+
+    step: int
+    loss: float
+    bpp: float
+    psnr: float
+    steps_per_second: float
+    lr_factor: float
+
+
+class Trainer:
+    """One run: model, average, optimiser, random states and the step count.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to do.
+    sampler : Sampler
+        Where crops come from; on the same device.
+    device : torch.device
+        Where to compute.
+    """
+
+    def __init__(self, recipe: Recipe, sampler: Sampler, device: torch.device):
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.sampler, self.device = recipe, sampler, device
+        self.model = LTCHM(recipe.model).to(device, memory_format=torch.channels_last)
+        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.optimizer = make_optimizer(self.model, kind=recipe.optimizer, lr=recipe.lr, muon_lr=recipe.muon_lr)
+        self._base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.generator = torch.Generator(device).manual_seed(recipe.seed)
+        self.step = 0
+        self.decay: tuple[int, int] | None = None  # (first step, number of steps) of the decay branch
+        self.skipped = 0
+
+    def begin_decay(self, steps: int) -> None:
+        """From here on, take the learning rate down to 1 % of itself along a cosine within `steps` steps."""
+        self.decay = (self.step, steps)
+
+    @property
+    def decayed(self) -> bool:
+        """Whether the decay branch has come to its end."""
+        return self.decay is not None and self.step >= sum(self.decay)
+
+    def run(self, stop: Callable[[], bool], report: Callable[[StepReport], None], every: int = 50) -> None:
+        """Train until `stop()` is true or the decay branch ends; call `report` every `every` steps."""
+        sums, since = torch.zeros(3, dtype=torch.float64, device=self.device), time.monotonic()
+        while not (stop() or self.decayed):
+            sums += self.train_step()
+            if self.step % every == 0:
+                loss, bpp, mse = (sums / every).tolist()
+                rate = every / (time.monotonic() - since)
+                report(StepReport(self.step, loss, bpp, -10 * math.log10(mse), rate, self._lr_factor()))
+                since = time.monotonic()
+                sums.zero_()
+
+    def train_step(self) -> Tensor:
+        """One update. Returns (loss, bpp, mse) as a float64 tensor without waiting for the device."""
+        recipe, decaying = self.recipe, self.decay is not None
+        size, batch = (
+            (recipe.decay_crop, recipe.decay_batch) if decaying else (recipe.crop, recipe.batch)
+        )
+        x = augment(self.sampler.draw(batch, size, self.generator), self.generator)
+        x = x.contiguous(memory_format=torch.channels_last)
+        uniform = torch.rand(batch, generator=self.generator, device=self.device)
+        quality = recipe.quality_low + uniform * (recipe.quality_high - recipe.quality_low)
+        for group, base in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
+            group["lr"] = base * self._lr_factor()
+        estimate = self.model(x, quality, mixed_precision=recipe.mixed_precision)
+        bpp = (estimate.bits_y + estimate.bits_z) / (size * size)
+        mse = ((estimate.x_hat - x) ** 2).flatten(1).mean(1)
+        lagrangian = level_to_lambda(0) * torch.exp2(quality)
+        weight = (lagrangian / level_to_lambda(3 * LEVELS_PER_ANCHOR)) ** -recipe.rate_weight_power
+        loss = (weight * (bpp + lagrangian * mse)).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._guarded_step()
+        self.step += 1
+        self._update_average()
+        return torch.stack([loss, bpp.mean(), mse.mean()]).detach().double()
+
+    def _guarded_step(self) -> None:
+        """Clip, and drop the rare step whose gradient is not finite (counted in `skipped`)."""
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        else:
+            self.skipped += 1
+
+    def _lr_factor(self) -> float:
+        warm = min(1.0, (self.step + 1) / max(1, self.recipe.warmup))
+        if self.decay is None:
+            return warm
+        start, steps = self.decay
+        t = min(1.0, (self.step - start) / steps)
+        return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * t)))
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # A young average would remember the random start, so its memory grows with the run.
+        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+        state = self.model.state_dict()
+        floats = [k for k, v in state.items() if v.is_floating_point()]
+        torch._foreach_lerp_([self.average[k] for k in floats], [state[k] for k in floats], 1 - decay)
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; the file appears under its name only when complete."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        tensors |= self._optimizer_tensors()
+        tensors["rng.generator"] = self.generator.get_state()
+        tensors["rng.torch"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        facts = {"step": self.step, "decay": self.decay, "skipped": self.skipped, "recipe": self.recipe.to_dict()}
+        part = path.with_suffix(".part")
+        contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        save_file(contiguous, part, {"format": _FORMAT, "facts": json.dumps(facts)})
+        os.replace(part, path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint written by `save` with the same model."""
+        facts, tensors = read_checkpoint(path)
+        if facts["recipe"]["model"] != self.recipe.model.to_dict():
+            raise UsageError(f"{path} holds another model: {facts['recipe']['model']}")
+        self.model.load_state_dict(_strip(tensors, "model."))
+        self.average = {k: v.to(self.device) for k, v in _strip(tensors, "average.").items()}
+        for name, parameter in self.model.named_parameters():
+            own = _strip(tensors, f"optimizer.{name}:")
+            like = {k: v.to(self.device) if v.ndim else v for k, v in own.items()}
+            self.optimizer.state[parameter] = like
+        self.generator.set_state(tensors["rng.generator"])
+        torch.set_rng_state(tensors["rng.torch"])
+        if self.device.type == "cuda" and "rng.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
+        self.step, self.skipped = facts["step"], facts["skipped"]
+        self.decay = tuple(facts["decay"]) if facts["decay"] else None
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        state = self.optimizer.state
+        return {
+            f"optimizer.{name}:{key}": value
+            for name, parameter in self.model.named_parameters()
+            for key, value in state.get(parameter, {}).items()
+        }
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Facts (step, decay, recipe) and tensors of a checkpoint."""
+    try:
+        with safe_open(path, "pt") as handle:
+            metadata = handle.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise UsageError(f"{path} is not a training checkpoint of this software")
+            return json.loads(metadata["facts"]), {k: handle.get_tensor(k) for k in handle.keys()}
+    except OSError as error:
+        raise UsageError(f"cannot read the checkpoint {path}: {error}") from error
+
+
+def average_model(path: Path) -> LTCHM:
+    """The averaged weights of a checkpoint as a float model, in evaluation mode."""
+    facts, tensors = read_checkpoint(path)
+    model = LTCHM(Recipe.from_dict(facts["recipe"]).model)
+    model.load_state_dict(_strip(tensors, "average."))
+    return model.eval()
+
+
+def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

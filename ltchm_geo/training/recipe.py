@@ -1,0 +1,88 @@
+"""A training recipe: one TOML file says everything that a run depends on, apart from the hardware."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from ltchm_geo.errors import UsageError
+from ltchm_geo.nn.config import QUALITY_ANCHORS, ModelConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run depends on.
+
+    Attributes
+    ----------
+    model : ModelConfig
+        Architecture.
+    weights : dict[str, float]
+        Share of samples per data source (folder inside a pack, or a raster's stem). Sources not named share what the
+        named ones leave, evenly.
+    crop, batch : int
+        Side of the random crops and their number per step in the constant phase.
+    decay_crop, decay_batch : int
+        The same in the decay branch; 256 there, because the tile is the model's atomic unit.
+    optimizer : {"muon", "adamw"}
+        Muon orthogonalises the momentum of convolution weights; every other tensor gets AdamW.
+    lr, muon_lr : float
+        Learning rates of the constant phase.
+    warmup : int
+        Steps of linear warm-up.
+    ema : float
+        Decay of the exponential moving average of the weights, which is what gets exported.
+    clip : float
+        Largest gradient norm.
+    quality_low, quality_high : float
+        Quality is drawn uniformly in log lambda between these positions of [0, 7].
+    rate_weight_power : float
+        Each sample's loss is multiplied by (lambda / 1024) ** -power: without it, high rates own the gradient.
+    mixed_precision : bool
+        bfloat16 in g_a and g_s.
+    seed : int
+        Of weights, crops and noise.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    weights: dict[str, float] = field(default_factory=dict)
+    crop: int = 256
+    batch: int = 16
+    decay_crop: int = 256
+    decay_batch: int = 16
+    optimizer: Literal["muon", "adamw"] = "muon"
+    lr: float = 1e-3
+    muon_lr: float = 5e-3
+    warmup: int = 200
+    ema: float = 0.998
+    clip: float = 1.0
+    quality_low: float = 0.0
+    quality_high: float = QUALITY_ANCHORS - 1.0
+    rate_weight_power: float = 0.25
+    mixed_precision: bool = True
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Recipe:
+        """Inverse of `to_dict`; unknown keys are an error."""
+        unknown = set(data) - {f.name for f in fields(cls)}
+        if unknown:
+            raise UsageError(f"recipe: unknown keys {sorted(unknown)}")
+        values = dict(data)
+        if "model" in values:
+            values["model"] = ModelConfig.from_dict(values["model"])
+        return cls(**values)
+
+    @classmethod
+    def load(cls, path: Path) -> Recipe:
+        """Read a TOML recipe."""
+        try:
+            return cls.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise UsageError(f"cannot read the recipe {path}: {error}") from error

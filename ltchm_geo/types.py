@@ -1,0 +1,56 @@
+"""Coordinates and shapes as types, so that rows and columns cannot be swapped by accident.
+
+Pixel order is (bands, y, x) and grid order is (iy, ix) everywhere in this library; this is the one place that says so.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Shape2d(NamedTuple):
+    """Height and width, in pixels or tiles."""
+
+    y: int
+    x: int
+
+
+class TileIndex(NamedTuple):
+    """Row and column of a tile (or shard) in its grid."""
+
+    iy: int
+    ix: int
+
+
+class PixelBox(NamedTuple):
+    """A rectangle of pixels: upper left corner, height and width."""
+
+    y0: int
+    x0: int
+    height: int
+    width: int
+
+    @property
+    def y1(self) -> int:
+        """Row just below the box."""
+        return self.y0 + self.height
+
+    @property
+    def x1(self) -> int:
+        """Column just right of the box."""
+        return self.x0 + self.width
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Row and column slices for indexing an array of the scene."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    def intersection(self, other: PixelBox) -> PixelBox | None:
+        """The common rectangle, or None when the two do not meet."""
+        y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
+        y1, x1 = min(self.y1, other.y1), min(self.x1, other.x1)
+        return PixelBox(y0, x0, y1 - y0, x1 - x0) if y1 > y0 and x1 > x0 else None
+
+    def relative_to(self, origin: PixelBox) -> PixelBox:
+        """The same rectangle in coordinates counted from `origin`'s upper left corner."""
+        return PixelBox(self.y0 - origin.y0, self.x0 - origin.x0, self.height, self.width)

@@ -1,0 +1,143 @@
+"""Stage 7, for zarr: the array-to-bytes codec ``ltchm_geo.ltchm``, so that zarr and xarray read a scene on their own.
+
+The codec only decodes. A Zarr store writes part of a tile by decoding, changing and re-encoding it, which with a lossy
+codec costs quality at every write and nobody sees it; scenes are therefore written by `compress_raster` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from zarr.abc.codec import ArrayBytesCodec
+from zarr.core.common import parse_named_configuration
+
+from ._json import decode_number, encode_number, require_keys
+from .errors import CorruptContainerError, UsageError
+from .scene_meta import check_version
+
+if TYPE_CHECKING:
+    from zarr.core.array_spec import ArraySpec
+    from zarr.core.buffer import Buffer, NDBuffer
+    from zarr.core.common import JSON
+
+__all__ = ["CODEC_NAME", "LtchmCodec"]
+
+CODEC_NAME = "ltchm_geo.ltchm"
+
+_KEYS = {"format", "weights", "mapping", "fill", "nodata"}
+
+
+@dataclass(frozen=True)
+class LtchmCodec(ArrayBytesCodec):
+    """One tile of one band group between its payload and its pixels.
+
+    The fields hold the numbers as JSON does (``"NaN"`` for NaN), so that equal codecs compare and hash as equal.
+
+    Parameters
+    ----------
+    weights : str or None
+        SHA-256 of the network's weights; None when no tile needs them.
+    mapping : ((offset, scale, low, high), ...)
+        Per band, see `radiometry.BandMapping`.
+    fill, nodata : (number or None, ...)
+        Per band, the value of masked pixels, and the nodata value no valid pixel may take.
+    """
+
+    weights: str | None
+    mapping: tuple[tuple[float | str, ...], ...]
+    fill: tuple[float | str | None, ...]
+    nodata: tuple[float | str | None, ...]
+
+    is_fixed_size = False
+
+    @classmethod
+    def from_configuration(cls, found: Any) -> LtchmCodec:
+        """Strict; raises `CorruptContainerError` or `UnsupportedVersionError`."""
+        check_version(found, f"codec {CODEC_NAME}")
+        try:
+            found = require_keys(found, _KEYS, what="configuration")
+            if not isinstance(found["weights"], str | None):
+                raise ValueError("weights are not named by a hash")
+            mapping = tuple(_numbers(numbers, "mapping", 4) for numbers in found["mapping"])
+            fill, nodata = (_numbers(found[key], key, len(mapping)) for key in ("fill", "nodata"))
+        except (ValueError, TypeError) as error:
+            raise CorruptContainerError(f"configuration of codec {CODEC_NAME} is damaged: {error}") from error
+        return cls(found["weights"], mapping, fill, nodata)  # type: ignore[arg-type]
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """As it is stored in ``zarr.json``."""
+        mapping = [list(numbers) for numbers in self.mapping]
+        return {
+            "format": 0,
+            "weights": self.weights,
+            "mapping": mapping,
+            "fill": list(self.fill),
+            "nodata": list(self.nodata),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, JSON]) -> Self:
+        """See `zarr.abc.metadata.Metadata.from_dict`."""
+        _, configuration = parse_named_configuration(data, CODEC_NAME)
+        return cls.from_configuration(configuration)  # type: ignore[return-value]
+
+    def to_dict(self) -> dict[str, JSON]:
+        """See `zarr.abc.metadata.Metadata.to_dict`."""
+        return {"name": CODEC_NAME, "configuration": self.configuration}
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        """Payloads have no fixed size."""
+        raise NotImplementedError("tiles have no fixed size")
+
+    async def decode(
+        self, chunks_and_specs: Iterable[tuple[Buffer | None, ArraySpec]]
+    ) -> Iterable[NDBuffer | None]:
+        """Decode all tiles of a batch together: zarr's `codec_pipeline.batch_size` says how many come at once."""
+        chunks = list(chunks_and_specs)
+        return await asyncio.to_thread(self._decode_batch, chunks)
+
+    async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        decoded = (await asyncio.to_thread(self._decode_batch, [(chunk_data, chunk_spec)]))[0]
+        if decoded is None:
+            raise TypeError("no tile to decode")
+        return decoded
+
+    def _decode_batch(self, chunks: Sequence[tuple[Buffer | None, ArraySpec]]) -> list[NDBuffer | None]:
+        # Imported here: zarr loads this module to look at metadata, and that must not load torch.
+        from .codec import decode_for_zarr
+
+        present = [i for i, (data, _) in enumerate(chunks) if data is not None]
+        decoded: list[NDBuffer | None] = [None] * len(chunks)
+        if not present:
+            return decoded
+        payloads = [data.to_bytes() for data, _ in chunks if data is not None]
+        spec = chunks[present[0]][1]  # one codec belongs to one array, whose inner chunks all have one shape
+        dtype = spec.dtype.to_native_dtype()
+        tiles = decode_for_zarr(payloads, self.configuration, spec.shape, dtype)
+        for i, tile in zip(present, tiles, strict=True):
+            pixels = np.ascontiguousarray(tile, dtype).reshape(spec.shape)
+            decoded[i] = spec.prototype.nd_buffer.from_numpy_array(pixels)
+        return decoded
+
+    async def encode(self, chunks_and_specs: Iterable[tuple[NDBuffer | None, ArraySpec]]) -> Iterable[Buffer | None]:
+        """Always refused, see the module's docstring."""
+        raise UsageError(
+            "writing into a compressed scene would decode and re-encode lossy tiles and lose quality at every write; "
+            "write with ltchm_geo.compress_raster"
+        )
+
+    async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
+        await self.encode([(chunk_data, chunk_spec)])
+        return None
+
+
+def _numbers(found: Any, what: str, count: int) -> tuple[float | str | None, ...]:
+    """Numbers as JSON holds them, checked and put into their one spelling."""
+    if not isinstance(found, list | tuple) or len(found) != count:
+        raise ValueError(f"{what} is not {count} numbers")
+    return tuple(encode_number(decode_number(number)) for number in found)
