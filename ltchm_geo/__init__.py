@@ -1,0 +1,51 @@
+"""Learned compression of georeferenced imagery.
+
+>>> import ltchm_geo
+>>> ltchm_geo.compress_raster("scene.tif")  # doctest: +SKIP
+
+Importing this package loads nothing heavy; each function does when it is called.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .compare import compare_rasters
+    from .compress import compress_raster
+    from .decompress import decompress_raster
+    from .inspection import info, verify
+    from .lazy import open_scene as open
+
+__all__ = [
+    "__version__",
+    "compare_rasters",
+    "compress_raster",
+    "decompress_raster",
+    "info",
+    "open",
+    "verify",
+]
+
+_HOME = {
+    "compare_rasters": ("compare", "compare_rasters"),
+    "compress_raster": ("compress", "compress_raster"),
+    "decompress_raster": ("decompress", "decompress_raster"),
+    "info": ("inspection", "info"),
+    "open": ("lazy", "open_scene"),
+    "verify": ("inspection", "verify"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        module, attribute = _HOME[name]
+        return getattr(import_module(f".{module}", __name__), attribute)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,6 +1,7 @@
 """The Zarr metadata of a scene: which ``zarr.json`` files it has, and the CF coordinates beside its pixels.
 
-The documents are made by zarr itself, in memory, so that they are what zarr expects; the writer then stores their bytes.
+The documents are made by zarr itself, in memory, so that they are what zarr expects; the writer then stores their
+bytes.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ._json import dumps, encode_number, loads
 from .scene_meta import BandGroup, SceneMeta
@@ -28,7 +30,7 @@ def codec_configuration(meta: SceneMeta, group: BandGroup) -> dict[str, Any]:
     }
 
 
-def coordinates(meta: SceneMeta) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+def coordinates(meta: SceneMeta) -> dict[str, NDArray[np.floating[Any]]]:
     """Pixel centres along ``y`` and ``x``; empty when the transform is missing, rotated or sheared."""
     if meta.georef.transform is None:
         return {}
@@ -97,7 +99,13 @@ def _add_group(level: Any, meta: SceneMeta, group: BandGroup) -> None:
     if len(nodata) == 1 and None not in nodata:
         attributes["nodata"] = nodata.pop()
     _create(
-        level, meta, group.name, LtchmCodec.from_configuration(codec_configuration(meta, group)), [], group.fill[0], attributes
+        level,
+        meta,
+        group.name,
+        LtchmCodec.from_configuration(codec_configuration(meta, group)),
+        [],
+        group.fill[0],
+        attributes,
     )
 
 
@@ -109,7 +117,13 @@ def _add_plane(level: Any, meta: SceneMeta, plane: str) -> None:
 
 
 def _create(
-    level: Any, meta: SceneMeta, name: str, serializer: Any, compressors: list[Any], fill: Any, attributes: dict[str, Any]
+    level: Any,
+    meta: SceneMeta,
+    name: str,
+    serializer: Any,
+    compressors: list[Any],
+    fill: Any,
+    attributes: dict[str, Any],
 ) -> None:
     from zarr.codecs import Crc32cCodec
 

@@ -11,6 +11,7 @@ import errno
 import os
 import shutil
 import threading
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +65,9 @@ def _check_free(path: Path, folder: bool, overwrite: bool) -> None:
         raise DestinationExistsError(f"{path} is {kind}; choose another name")
     # Overwriting a folder deletes it whole: only ever do that to something that is a Zarr store.
     if folder and not (path / _MARKER).is_file() and any(path.iterdir()):
-        raise DestinationExistsError(f"{path} is a folder but not a scene and will not be replaced; choose another name")
+        raise DestinationExistsError(
+            f"{path} is a folder but not a scene and will not be replaced; choose another name"
+        )
 
 
 @contextlib.contextmanager
@@ -183,7 +186,7 @@ def _lock_file(lock: Path, destination: Path) -> IO[bytes]:
     while True:
         file = os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b")
         try:
-            _lock_exclusively(file)
+            _lock_exclusively(file, lock)
             # Another run may have finished and renamed this very file between our opening and our locking it.
             if os.path.lexists(lock) and os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
                 return file
@@ -198,13 +201,13 @@ def _lock_file(lock: Path, destination: Path) -> IO[bytes]:
         file.close()
 
 
-def _lock_exclusively(file: IO[bytes]) -> None:
+def _lock_exclusively(file: IO[bytes], lock: Path) -> None:
     if os.name == "nt":
         import msvcrt
 
         file.seek(1 << 40)  # far behind the data: on Windows a locked range cannot be read
         try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
         except PermissionError as error:
             raise BlockingIOError(str(error)) from error
         finally:
@@ -212,7 +215,12 @@ def _lock_exclusively(file: IO[bytes]) -> None:
     else:
         import fcntl
 
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError as error:  # some network and cluster file systems have no locks; writing there is still wanted
+            warnings.warn(f"{lock} cannot be locked ({error}): do not write it twice at once", stacklevel=2)
 
 
 def _replace_locked(part: Path, path: Path, lock: IO[bytes]) -> None:

@@ -28,7 +28,7 @@ _MAX_DIRECTORY = 1 << 27
 
 
 class Store(Protocol):
-    """Read-only bytes by key. Thread-safe."""
+    """Read-only bytes by key. Thread-safe. Errors name the key; the path is the caller's to add."""
 
     path: Path
 
@@ -75,7 +75,7 @@ class DirectoryStore:
         try:
             return self._file(key).stat().st_size
         except OSError as error:
-            raise CorruptContainerError(f"{self.path}: {key} is missing: {error.strerror}") from error
+            raise CorruptContainerError(f"{key} is missing: {error.strerror}") from error
 
     def read(self, key: str, offset: int, size: int) -> bytes:
         """See `Store.read`."""
@@ -84,8 +84,8 @@ class DirectoryStore:
                 file.seek(offset)
                 data = file.read(size)
         except OSError as error:
-            raise CorruptContainerError(f"{self.path}: {key} cannot be read: {error.strerror}") from error
-        return _exactly(data, size, self.path, key)
+            raise CorruptContainerError(f"{key} cannot be read: {error.strerror}") from error
+        return _exactly(data, size, key)
 
     def keys(self) -> set[str] | None:
         """See `Store.keys`."""
@@ -100,7 +100,7 @@ class DirectoryStore:
 
     def _file(self, key: str) -> Path:
         if not KEY.fullmatch(key):
-            raise CorruptContainerError(f"{self.path}: unsafe name {key!r}")
+            raise CorruptContainerError(f"unsafe name {key!r}")
         return self.path / key
 
 
@@ -179,8 +179,8 @@ class ZipStore:
         """See `Store.read`."""
         header, total = self._range(key)
         if offset < 0 or size < 0 or offset + size > total:
-            raise self._corrupt(f"{key} has {total} bytes, {size} at {offset} were asked for")
-        return _exactly(self._pread(self._data_offset(key, header, total) + offset, size), size, self.path, key)
+            raise CorruptContainerError(f"{key} has {total} bytes, {size} at {offset} were asked for")
+        return _exactly(self._pread(self._data_offset(key, header, total) + offset, size), size, key)
 
     def keys(self) -> set[str] | None:
         """See `Store.keys`."""
@@ -198,7 +198,7 @@ class ZipStore:
         try:
             return self._ranges[key]
         except KeyError:
-            raise self._corrupt(f"{key} is missing") from None
+            raise CorruptContainerError(f"{key} is missing") from None
 
     def _data_offset(self, key: str, header: int, size: int) -> int:
         # The writer leaves the extra field empty, so a member's data begins right behind its name. A file repacked by
@@ -207,9 +207,14 @@ class ZipStore:
         if len(fixed) == _LOCAL_HEADER.size + len(key):
             magic, name, extra = _LOCAL_HEADER.unpack_from(fixed)
             start = header + len(fixed) + extra
-            if magic == b"PK\x03\x04" and name == len(key) and fixed[-name:] == key.encode() and start + size <= self._size:
+            if (
+                magic == b"PK\x03\x04"
+                and name == len(key)
+                and fixed[-name:] == key.encode()
+                and start + size <= self._size
+            ):
                 return int(start)
-        raise self._corrupt(f"the header of {key} is damaged")
+        raise CorruptContainerError(f"the header of {key} is damaged")
 
     def _pread(self, offset: int, size: int) -> bytes:
         if hasattr(os, "pread"):
@@ -222,7 +227,7 @@ class ZipStore:
         return CorruptContainerError(f"{self.path}: {what}")
 
 
-def _exactly(data: bytes, size: int, path: Path, key: str) -> bytes:
+def _exactly(data: bytes, size: int, key: str) -> bytes:
     if len(data) != size:
-        raise CorruptContainerError(f"{path}: {key} is cut short, {len(data)} of {size} bytes are there")
+        raise CorruptContainerError(f"{key} is cut short, {len(data)} of {size} bytes are there")
     return data

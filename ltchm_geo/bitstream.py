@@ -15,9 +15,10 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ._inflate import inflate
 from .errors import CorruptTileError, UnsupportedVersionError
 
-__all__ = ["FORMAT_VERSION", "MAX_LEVEL", "TileMode", "TilePayload", "decode_lossless", "encode_lossless", "inflate"]
+__all__ = ["FORMAT_VERSION", "MAX_LEVEL", "TileMode", "TilePayload", "decode_lossless", "encode_lossless"]
 
 FORMAT_VERSION = 0
 MAX_LEVEL = 112
@@ -168,20 +169,11 @@ def decode_lossless(data: bytes, shape: tuple[int, ...], dtype: DTypeLike) -> ND
     """
     dtype = np.dtype(dtype)
     unsigned = _unsigned(dtype)
-    raw = inflate(data, math.prod(shape) * unsigned.itemsize)
+    size = math.prod(shape) * unsigned.itemsize
+    raw = inflate(data, size)
+    if len(raw) != size:
+        raise CorruptTileError(f"lossless tile holds {len(raw)} bytes, not {size}")
     planes = np.frombuffer(raw, np.uint8).reshape(unsigned.itemsize, *shape)
     delta = np.ascontiguousarray(np.moveaxis(planes, 0, -1)).view(unsigned)[..., 0]
     bits = np.cumsum(delta, axis=-1, dtype=unsigned)
     return bits.view(dtype.newbyteorder("<")).astype(dtype, copy=False)
-
-
-def inflate(data: bytes, size: int, wbits: int = zlib.MAX_WBITS) -> bytes:
-    """Inflate a stream (zlib, or gzip with `wbits` 31) that must hold exactly `size` bytes and nothing after them."""
-    stream = zlib.decompressobj(wbits)
-    try:
-        raw = stream.decompress(data, size + 1)  # one more than allowed shows a stream that is too long
-    except zlib.error as error:
-        raise CorruptTileError(f"deflated data is damaged: {error}") from error
-    if len(raw) != size or not stream.eof or stream.unused_data:
-        raise CorruptTileError(f"deflated data does not hold exactly {size} bytes")
-    return raw

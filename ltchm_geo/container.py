@@ -1,4 +1,4 @@
-"""A compressed scene on disk: a Zarr v3 hierarchy in one file (``scene.ltchm``) or a folder (``scene.zarr``).
+"""Stage 7: a compressed scene on disk, a Zarr v3 hierarchy in one file (``scene.ltchm``) or a folder (``scene.zarr``).
 
     zarr.json               root; its attribute "ltchm" is the scene's `SceneMeta`
     0/...                   level 0: one sharded array per band group, alpha, mask, and CF coordinates
@@ -10,41 +10,9 @@ neither zarr nor torch and takes nothing in the file on trust.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import threading
-import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from .manifest import MANIFEST_KEY
+from .scene_meta import BandGroup, SceneMeta
+from .scene_reader import ContainerReader, Problem
+from .scene_writer import ContainerWriter
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ._json import dumps, loads, require_keys
-from ._sink import open_sink
-from ._store import KEY, open_store
-from .bitstream import inflate
-from .errors import (
-    ContainerError,
-    CorruptContainerError,
-    CorruptTileError,
-    IncompleteContainerError,
-    NotAContainerError,
-    UsageError,
-)
-from .scene_meta import FORMAT_VERSION, SceneMeta, check_version
-from .shards import ShardIndex, check_chunk, index_size, pack_shard
-from .tiles import TileGrid, pad_tile
-from .types import PixelBox, TileIndex
-
-__all__ = ["MANIFEST_KEY", "ContainerReader", "ContainerWriter", "Problem"]
-
-MANIFEST_KEY = "ltchm-manifest.json"
-MAX_JSON = 1 << 24
-MAX_MANIFEST = 1 << 26
-MAX_FILES = 10_000
-_GZIP = 31  # zlib's wbits for a gzip stream
-_CACHED_INDICES = 256
-_PIECE = 1 << 23
+__all__ = ["MANIFEST_KEY", "BandGroup", "ContainerReader", "ContainerWriter", "Problem", "SceneMeta"]

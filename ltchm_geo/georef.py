@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,17 @@ class Georef:
     gcps_crs: str | None = None
     rpcs: Mapping[str, Any] | None = None
     tags: Tags = field(default_factory=dict)
+
+    def shifted(self, y0: int, x0: int) -> Georef:
+        """The same place seen from a window whose upper left corner is pixel (y0, x0)."""
+        transform, rpcs = self.transform, self.rpcs
+        if transform is not None:
+            a, b, c, d, e, f = transform
+            transform = (a, b, c + a * x0 + b * y0, d, e, f + d * x0 + e * y0)
+        if rpcs is not None:
+            rpcs = {**rpcs, "line_off": rpcs["line_off"] - y0, "samp_off": rpcs["samp_off"] - x0}
+        gcps = tuple({**gcp, "row": gcp["row"] - y0, "col": gcp["col"] - x0} for gcp in self.gcps)
+        return replace(self, transform=transform, gcps=gcps, rpcs=rpcs)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -199,7 +210,7 @@ def _optional_string(value: object, what: str) -> str | None:
 
 def _dtype(value: object) -> str:
     name = _string(value, "dtype")
-    if name not in np.sctypeDict or np.dtype(name).name != name:
+    if name not in np.sctypeDict or np.dtype(name).name != name or np.dtype(name).kind not in "iuf":
         raise ValueError(f"unknown data type {name!r}")
     return name
 

@@ -84,7 +84,7 @@ def apply(dataset: Any, georef: Georef, bands: Sequence[BandInfo]) -> None:
         point = georef.tags.get("", {}).get("AREA_OR_POINT") == "Point"
         shift = _gcp_point_shift() if point and dataset.driver == "GTiff" else 0.0
         points = [GroundControlPoint(**{**g, "row": g["row"] - shift, "col": g["col"] - shift}) for g in georef.gcps]
-        dataset.gcps = (points, _crs(georef.gcps_crs))
+        dataset.gcps = (points, _crs(georef.gcps_crs) or CRS())
     if georef.rpcs is not None:
         dataset.rpcs = RPC(**georef.rpcs)
     _apply_bands(dataset, bands)
@@ -113,9 +113,9 @@ def _gcp_point_shift() -> float:
     """
     probe = GroundControlPoint(row=1.0, col=1.0, x=0.0, y=0.0)
     with MemoryFile() as memory:
-        with memory.open(driver="GTiff", width=1, height=1, count=1, dtype="uint8") as dataset:
+        placed = {"gcps": [probe], "crs": CRS.from_epsg(4326)}
+        with memory.open(driver="GTiff", width=1, height=1, count=1, dtype="uint8", **placed) as dataset:
             dataset.update_tags(AREA_OR_POINT="Point")
-            dataset.gcps = ([probe], CRS.from_epsg(4326))
         with memory.open() as dataset:
             return float(dataset.gcps[0][0].row) - 1.0
 

@@ -97,7 +97,8 @@ def create_geotiff(
     shape : rows and columns
     bands, georef : everything but the pixels, applied as it is. GeoTIFF itself sets these limits: one nodata value
         for all bands, and none that the data type cannot hold; the first band's colour is never "undefined" (it
-        becomes "gray"); a transform or control points, not both; control points lose their names
+        becomes "gray"); a transform or control points, not both; control points lose their names, and JSON
+        tag namespaces are left out
     options : GDAL creation options such as {"compress": "zstd"}, over the defaults (deflate with predictor)
     overwrite : replace an existing file
 
@@ -154,6 +155,9 @@ def _profile(bands: Sequence[BandInfo], options: Mapping[str, str]) -> dict[str,
         "photometric": "RGB" if rgb else "MINISBLACK",
     }
     profile |= {key.lower(): value for key, value in options.items()}
+    if "num_threads" in profile:
+        # Measured with GDAL 3.10: a block that such a thread fails to write is reported nowhere, not even on closing.
+        raise UsageError("GDAL's num_threads would hide a full disk: leave it out")
     if str(profile["compress"]).lower() in _PREDICTABLE:
         profile.setdefault("predictor", 3 if np.dtype(dtype).kind == "f" else 2)
     return profile

@@ -18,7 +18,7 @@ from ._inflate import inflate
 from .errors import CorruptTileError
 from .georef import Number
 
-__all__ = ["decode_mask", "encode_mask", "fill_masked", "valid_pixels"]
+__all__ = ["decode_mask", "encode_mask", "fill_masked", "representable", "valid_pixels"]
 
 Mask = NDArray[np.bool_]
 Planes = NDArray[np.float32]
@@ -44,11 +44,20 @@ def valid_pixels(pixels: NDArray[Any], nodata: Sequence[Number | None], mask: Ma
     """
     valid = np.ones(pixels.shape, bool) if mask is None else np.repeat(mask[None], len(pixels), axis=0)
     for plane, band_valid, value in zip(pixels, valid, nodata, strict=True):
-        if value is not None and not math.isnan(value):
-            band_valid &= plane != plane.dtype.type(value) if _representable(value, plane.dtype) else True
-        elif plane.dtype.kind == "f":
-            band_valid &= ~np.isnan(plane)
+        if value is None or math.isnan(value):
+            if plane.dtype.kind == "f":
+                band_valid &= ~np.isnan(plane)
+        elif representable(value, plane.dtype):
+            band_valid &= plane != plane.dtype.type(value)
     return valid
+
+
+def representable(value: Number, dtype: np.dtype[Any]) -> bool:
+    """Whether a pixel of this type can equal `value`, as it stands (integers) or rounded to the type (floats)."""
+    if dtype.kind == "f":
+        return not math.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
+    limits = np.iinfo(dtype)
+    return math.isfinite(value) and value == int(value) and bool(limits.min <= value <= limits.max)
 
 
 def encode_mask(valid: Mask) -> bytes:
@@ -104,8 +113,8 @@ def fill_masked(pixels: Planes, valid: Mask) -> Planes:
     """
     if valid.all():
         return pixels
-    known = np.where(valid, pixels, np.float32(0))
-    empty = ~valid.any(axis=(1, 2))
+    known: Planes = np.where(valid, pixels, np.float32(0))
+    empty: Mask = np.logical_not(valid.any(axis=(1, 2)))
     known[empty] = _MID
     filled = _pull(known, valid | empty[:, None, None])
     return np.where(valid, pixels, filled)
@@ -113,7 +122,7 @@ def fill_masked(pixels: Planes, valid: Mask) -> Planes:
 
 def _pull(known: Planes, weight: NDArray[Any]) -> Planes:
     """Fill where `weight` is zero: ask the next coarser level, then relax."""
-    holes = weight == 0
+    holes: Mask = np.equal(weight, 0)
     if not holes.any():
         return known
     coarse = _enlarge(_pull(*_push(known, weight.astype(np.float32))), known.shape)
@@ -150,11 +159,3 @@ def _neighbour_mean(planes: Planes) -> Planes:
     vertical = padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1]
     horizontal = padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]
     return np.float32(0.25) * (vertical + horizontal)
-
-
-def _representable(value: Number, dtype: np.dtype[Any]) -> bool:
-    """Whether pixels of an integer type can equal `value`; floating-point types round it as GDAL does."""
-    if dtype.kind == "f":
-        return True
-    limits = np.iinfo(dtype)
-    return value == int(value) and limits.min <= value <= limits.max if math.isfinite(value) else False

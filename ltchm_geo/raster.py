@@ -282,6 +282,9 @@ def _refuse_dtypes(dataset: Any, name: str) -> None:
 def _refuse_classes(dataset: Any, name: str) -> None:
     """Palettes, classes and bits: a value between two of them is not a value between their meanings."""
     for band in dataset.indexes:
+        bits = dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "8")
+        if bits.isdigit() and int(bits) < 8:
+            raise UnsupportedRasterError(f"{name} holds flags of {bits} bits, not an image: {_LOSSLESS_ADVICE}")
         if dataset.colorinterp[band - 1] == ColorInterp.palette:
             raise UnsupportedRasterError(
                 f"{name} is paletted: expand it with gdal_translate -expand rgb, or {_LOSSLESS_ADVICE}"
@@ -289,9 +292,6 @@ def _refuse_classes(dataset: Any, name: str) -> None:
         layer_type = dataset.tags(band).get("LAYER_TYPE", dataset.tags().get("LAYER_TYPE", ""))
         if layer_type.lower() == "thematic":
             raise UnsupportedRasterError(f"{name} holds classes (LAYER_TYPE={layer_type}): {_LOSSLESS_ADVICE}")
-        bits = dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "8")
-        if bits.isdigit() and int(bits) < 8:
-            raise UnsupportedRasterError(f"{name} holds flags of {bits} bits, not an image: {_LOSSLESS_ADVICE}")
 
 
 def _mask_kind(dataset: Any, alpha: int | None) -> MaskKind:

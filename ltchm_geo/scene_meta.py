@@ -58,7 +58,7 @@ class BandGroup:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` gives an equal group back."""
-        mapping = [{f.name: encode_number(getattr(m, f.name)) for f in fields(BandMapping)} for m in self.mapping]
+        mapping = [band.to_dict() for band in self.mapping]
         fill = [encode_number(value) for value in self.fill]
         return {"name": self.name, "bands": list(self.bands), "mapping": mapping, "fill": fill}
 
@@ -68,7 +68,7 @@ class BandGroup:
         found = require_keys(found, {"name", "bands", "mapping", "fill"}, what="band group")
         mapping, fill = _list(found["mapping"], "mapping"), _list(found["fill"], "fill")
         bands = tuple(_integer(band, "band") for band in _list(found["bands"], "bands"))
-        return cls(found["name"], bands, tuple(map(_mapping, mapping)), tuple(map(decode_number, fill)))
+        return cls(found["name"], bands, tuple(map(BandMapping.from_dict, mapping)), tuple(map(decode_number, fill)))
 
 
 @dataclass(frozen=True)
@@ -277,11 +277,3 @@ def _integer(value: Any, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise UsageError(f"{what} {value!r} is not a whole number")
     return value
-
-
-def _mapping(found: Any) -> BandMapping:
-    found = require_keys(found, {f.name for f in fields(BandMapping)}, what="mapping")
-    numbers = {key: decode_number(value) for key, value in found.items()}
-    if None in numbers.values():
-        raise ValueError("a number of a mapping is missing")
-    return BandMapping(**{key: float(value or 0) for key, value in numbers.items()})

@@ -1,8 +1,8 @@
 """One shard: the tiles of a block, one after the other, and an index of where each lies.
 
-This is the binary layout of Zarr's ``sharding_indexed`` codec with the index at the end and a CRC-32C behind every inner
-chunk and behind the index. It is written out here, not left to zarr, because a tile must be stored exactly as it was
-coded, and because reading one must not need zarr.
+This is the binary layout of Zarr's ``sharding_indexed`` codec with the index at the end and a CRC-32C behind every
+inner chunk and behind the index. It is written out here, not left to zarr, because a tile must be stored exactly as
+it was coded, and because reading one must not need zarr.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class ShardIndex:
         for offset, size in _ENTRY.iter_unpack(entries):
             missing = offset == size == _MISSING
             if not missing and not (_CRC.size <= size <= limit and offset <= body - size):
-                raise CorruptTileError(f"shard index points to {size} bytes at {offset}, outside the shard or its limits")
+                raise CorruptTileError(
+                    f"shard index points to {size} bytes at {offset}, outside the shard or its limits"
+                )
             self._ranges.append(None if missing else (offset, size))
 
     def __getitem__(self, slot: int) -> tuple[int, int] | None:

@@ -94,9 +94,7 @@ class LtchmCodec(ArrayBytesCodec):
         """Payloads have no fixed size."""
         raise NotImplementedError("tiles have no fixed size")
 
-    async def decode(
-        self, chunks_and_specs: Iterable[tuple[Buffer | None, ArraySpec]]
-    ) -> Iterable[NDBuffer | None]:
+    async def decode(self, chunks_and_specs: Iterable[tuple[Buffer | None, ArraySpec]]) -> Iterable[NDBuffer | None]:
         """Decode all tiles of a batch together: zarr's `codec_pipeline.batch_size` says how many come at once."""
         chunks = list(chunks_and_specs)
         return await asyncio.to_thread(self._decode_batch, chunks)

@@ -19,7 +19,9 @@ from ltchm_geo.errors import UsageError
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of checkpoints.")
 @click.option("--minutes", type=float, default=None, help="Stop after this time; resume by the same command.")
 @click.option("--steps", type=int, default=None, help="Stop after this many steps in all.")
-@click.option("--decay-steps", type=int, default=None, help="Branch off: decay the learning rate to the end, then stop.")
+@click.option(
+    "--decay-steps", type=int, default=None, help="Branch off: decay the learning rate to the end, then stop."
+)
 @click.option("--save-minutes", type=float, default=5.0, show_default=True, help="Time between checkpoints.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--threads", type=int, default=None, help="CPU threads.")
@@ -52,6 +54,7 @@ def train(
 
     if threads:
         torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # gradients fade into denormals, which are a hundred times slower on CPUs
     plan, where = Recipe.load(recipe), pick_device(device)
     out.mkdir(parents=True, exist_ok=True)
     trunk, branch = out / "trunk.safetensors", out / "branch.safetensors"
@@ -89,7 +92,8 @@ def train(
             log.flush()
             click.echo(
                 f"step {line.step:7d}  loss {line.loss:7.4f}  bpp {line.bpp:6.3f}  PSNR {line.psnr:5.2f} dB  "
-                f"{line.steps_per_second:5.2f} steps/s  lr x{line.lr_factor:.3f}"
+                f"{line.steps_per_second:5.2f} steps/s  lr x{line.lr_factor:.3f}  "
+                f"norm {line.usual_norm:.3g}  skipped {line.skipped}"
             )
 
         trainer.run(stop, report)

@@ -60,9 +60,7 @@ class DynamicResidualBlock(nn.Module):
 
     def __init__(self, channels: int, *, reduction: int, groups: int):
         super().__init__()
-        self.convs = nn.ModuleList(
-            IDConv(channels, kernel, reduction=reduction, groups=groups) for kernel in (1, 3, 1)
-        )
+        self.convs = nn.ModuleList(IDConv(channels, kernel, reduction=reduction, groups=groups) for kernel in (1, 3, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> same shape."""
@@ -249,6 +247,4 @@ class HPHAM(nn.Sequential):
     """Hyper-prior hybrid attention model (Fig. 5): a W-MSA stage, then an SW-MSA stage."""
 
     def __init__(self, channels: int, *, head_dim: int = 32, window: int = 4):
-        super().__init__(
-            *(HybridStage(channels, head_dim=head_dim, window=window, shifted=s) for s in (False, True))
-        )
+        super().__init__(*(HybridStage(channels, head_dim=head_dim, window=window, shifted=s) for s in (False, True)))

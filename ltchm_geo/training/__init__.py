@@ -1,4 +1,4 @@
 """Training: `recipe` (what to do, as data), `data` (packs to device memory, random crops), `augment`, `optim`, `loop`.
 
-`integerise` turns trained float weights into the integer ones that files are coded with, `export` writes the weights file.
+`integerise` turns trained float weights into the integers that files are coded with, `export` writes the weights file.
 """

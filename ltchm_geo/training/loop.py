@@ -29,6 +29,8 @@ from ltchm_geo.training.optim import make_optimizer
 from ltchm_geo.training.recipe import Recipe
 
 _FORMAT = "ltchm-checkpoint-1"
+#: A gradient this many times the usual norm is not followed.
+_NORM_LIMIT = 4.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class StepReport:
     psnr: float
     steps_per_second: float
     lr_factor: float
+    usual_norm: float
+    skipped: int
 
 
 class Trainer:
@@ -59,7 +63,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, sampler: Sampler, device: torch.device):
         torch.manual_seed(recipe.seed)
         self.recipe, self.sampler, self.device = recipe, sampler, device
-        self.model = LTCHM(recipe.model).to(device, memory_format=torch.channels_last)
+        self.model = LTCHM(recipe.model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.optimizer = make_optimizer(self.model, kind=recipe.optimizer, lr=recipe.lr, muon_lr=recipe.muon_lr)
         self._base_lrs = [group["lr"] for group in self.optimizer.param_groups]
@@ -67,6 +71,7 @@ class Trainer:
         self.step = 0
         self.decay: tuple[int, int] | None = None  # (first step, number of steps) of the decay branch
         self.skipped = 0
+        self.usual_norm = 1.0
 
     def begin_decay(self, steps: int) -> None:
         """From here on, take the learning rate down to 1 % of itself along a cosine within `steps` steps."""
@@ -85,16 +90,25 @@ class Trainer:
             if self.step % every == 0:
                 loss, bpp, mse = (sums / every).tolist()
                 rate = every / (time.monotonic() - since)
-                report(StepReport(self.step, loss, bpp, -10 * math.log10(mse), rate, self._lr_factor()))
+                report(
+                    StepReport(
+                        self.step,
+                        loss,
+                        bpp,
+                        -10 * math.log10(mse),
+                        rate,
+                        self._lr_factor(),
+                        self.usual_norm,
+                        self.skipped,
+                    )
+                )
                 since = time.monotonic()
                 sums.zero_()
 
     def train_step(self) -> Tensor:
         """One update. Returns (loss, bpp, mse) as a float64 tensor without waiting for the device."""
         recipe, decaying = self.recipe, self.decay is not None
-        size, batch = (
-            (recipe.decay_crop, recipe.decay_batch) if decaying else (recipe.crop, recipe.batch)
-        )
+        size, batch = (recipe.decay_crop, recipe.decay_batch) if decaying else (recipe.crop, recipe.batch)
         x = augment(self.sampler.draw(batch, size, self.generator), self.generator)
         x = x.contiguous(memory_format=torch.channels_last)
         uniform = torch.rand(batch, generator=self.generator, device=self.device)
@@ -115,12 +129,20 @@ class Trainer:
         return torch.stack([loss, bpp.mean(), mse.mean()]).detach().double()
 
     def _guarded_step(self) -> None:
-        """Clip, and drop the rare step whose gradient is not finite (counted in `skipped`)."""
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-        else:
+        """Clip and update, but drop the rare step whose gradient is far larger than usual (counted in `skipped`).
+
+        Three inverse GDNs in a row answer an outlying latent with its eighth power. Optimisers that normalise their
+        update would follow such a gradient as eagerly as any other, and their momentum would remember it.
+        """
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip))
+        usual = self.usual_norm if self.step > self.recipe.warmup else math.inf
+        if not math.isfinite(norm) or norm > _NORM_LIMIT * usual:
             self.skipped += 1
+            # The usual norm follows slowly even here, so a lasting change of scale cannot block training.
+            norm = min(norm, _NORM_LIMIT * self.usual_norm) if math.isfinite(norm) else self.usual_norm
+        else:
+            self.optimizer.step()
+        self.usual_norm = norm if self.step == 0 else self.usual_norm * 0.98 + norm * 0.02
 
     def _lr_factor(self) -> float:
         warm = min(1.0, (self.step + 1) / max(1, self.recipe.warmup))
@@ -149,7 +171,13 @@ class Trainer:
         tensors["rng.torch"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
-        facts = {"step": self.step, "decay": self.decay, "skipped": self.skipped, "recipe": self.recipe.to_dict()}
+        facts = {
+            "step": self.step,
+            "decay": self.decay,
+            "skipped": self.skipped,
+            "usual_norm": self.usual_norm,
+            "recipe": self.recipe.to_dict(),
+        }
         part = path.with_suffix(".part")
         contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         save_file(contiguous, part, {"format": _FORMAT, "facts": json.dumps(facts)})
@@ -170,7 +198,7 @@ class Trainer:
         torch.set_rng_state(tensors["rng.torch"])
         if self.device.type == "cuda" and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
-        self.step, self.skipped = facts["step"], facts["skipped"]
+        self.step, self.skipped, self.usual_norm = facts["step"], facts["skipped"], facts["usual_norm"]
         self.decay = tuple(facts["decay"]) if facts["decay"] else None
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
@@ -189,7 +217,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             metadata = handle.metadata() or {}
             if metadata.get("format") != _FORMAT:
                 raise UsageError(f"{path} is not a training checkpoint of this software")
-            return json.loads(metadata["facts"]), {k: handle.get_tensor(k) for k in handle.keys()}
+            return json.loads(metadata["facts"]), {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
     except OSError as error:
         raise UsageError(f"cannot read the checkpoint {path}: {error}") from error
 

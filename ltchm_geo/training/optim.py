@@ -34,7 +34,9 @@ class MuonAdamW(torch.optim.Optimizer):
         Each with `params`, `lr`, `muon`, and optionally `weight_decay`.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], *, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.99)):
+    def __init__(
+        self, groups: list[dict[str, Any]], *, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.99)
+    ):
         super().__init__(groups, {"momentum": momentum, "betas": betas, "weight_decay": 0.0, "muon": False})
 
     @overload
@@ -83,7 +85,8 @@ def make_optimizer(model: nn.Module, *, kind: str, lr: float, muon_lr: float) ->
     for name, parameter in model.named_parameters():
         dense = parameter.ndim == 4 and parameter.shape[1] > 1 and min(parameter.shape[0], parameter[0].numel()) >= 16
         # The learned kernels of dynamic convolutions are (G, C, K, K): not matrices, though four-dimensional.
-        wanted = kind == "muon" and dense and not name.endswith((".convs.0.weight", ".convs.1.weight", ".convs.2.weight"))
+        dynamic = name.endswith(tuple(f".convs.{i}.weight" for i in range(3)))
+        wanted = kind == "muon" and dense and not dynamic
         (matrices if wanted else others).append(parameter)
     groups: list[dict[str, Any]] = [{"params": others, "lr": lr, "muon": False}]
     if matrices:

@@ -1,0 +1,84 @@
+"""`ltchm decompress`."""
+
+from __future__ import annotations
+
+import click
+
+from ltchm_geo.cli import text
+from ltchm_geo.cli.options import (
+    Bands,
+    Reporter,
+    device_option,
+    json_option,
+    overwrite_option,
+    quiet_option,
+    workers_option,
+)
+
+_WINDOW = (click.IntRange(min=0), click.IntRange(min=0), click.IntRange(min=1), click.IntRange(min=1))
+
+
+@click.command(
+    short_help="Restore a compressed scene as a GeoTIFF.",
+    epilog="""
+    \b
+    Examples:
+      ltchm decompress scene.ltchm
+      ltchm decompress scene.ltchm part.tif --window 2048 4096 512 512
+      ltchm decompress scene.ltchm infrared.tif --bands 4,3,2
+    """,
+)
+@click.argument("src")
+@click.argument("dst", required=False)
+@click.option(
+    "--window",
+    type=_WINDOW,
+    metavar="ROW COL HEIGHT WIDTH",
+    help="Only these pixels; rows and columns count from 0 at the upper left.",
+)
+@click.option("--bands", type=Bands(), metavar="1,2,3", help="Only these bands, in this order.")
+@click.option("--allow-damaged", is_flag=True, help="Put nodata (or 0) in place of damaged tiles instead of stopping.")
+@device_option
+@workers_option
+@overwrite_option
+@json_option
+@quiet_option
+def decompress(
+    src: str,
+    dst: str | None,
+    window: tuple[int, int, int, int] | None,
+    bands: tuple[int, ...] | None,
+    allow_damaged: bool,
+    device: str,
+    workers: int | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Restore the compressed scene SRC as the GeoTIFF DST.
+
+    SRC is a .ltchm file or a .zarr folder. Without DST the result is SRC with the suffix .tif. The weights the scene
+    was made with must be installed; `ltchm info` names them.
+    """
+    from ltchm_geo import decompress_raster
+
+    reporter = Reporter(as_json, quiet)
+    with reporter.progress("decompressing") as progress:
+        result = decompress_raster(
+            src,
+            dst,
+            window=window,
+            bands=bands,
+            device=device,
+            overwrite=overwrite,
+            allow_damaged=allow_damaged,
+            workers=workers,
+            progress=progress,
+        )
+    for tile in result.damaged[:5]:
+        reporter.warn(tile.message)
+    if result.damaged:
+        found = text.counted(len(result.damaged), "damaged tile")
+        reporter.warn(f"{found} replaced by nodata or 0; `ltchm verify` lists what is damaged")
+    rows = [("size", text.size(result.bytes)), ("time", text.duration(result.seconds))]
+    reporter.result(result.to_dict(), f"{result.path}\n{text.facts(rows)}")

@@ -1,0 +1,62 @@
+"""`ltchm export`: checkpoint to weights file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Turn a training checkpoint into a weights file.")
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--tag", required=True, help="Name of the weights, e.g. ltchm-128-v1.")
+@click.option("--out", default="weights", show_default=True, type=click.Path(path_type=Path), help="Weights folder.")
+@click.option("--status", type=click.Choice(["preview", "stable"]), default="preview", show_default=True)
+@click.option("--licence", default="Apache-2.0", show_default=True, help="Licence of the weights.")
+@click.option("--recipe", default="", help="How they were trained, for the record.")
+@click.option("--commit", default="", help="Commit they were trained at, for the record.")
+@click.option("--notes", default="", help="Anything else, for the record.")
+@click.option("--crops", default=64, show_default=True, help="256-pixel crops used for calibration.")
+def export(
+    checkpoint: Path,
+    data: tuple[Path, ...],
+    tag: str,
+    out: Path,
+    status: str,
+    licence: str,
+    recipe: str,
+    commit: str,
+    notes: str,
+    crops: int,
+) -> None:
+    """Integerise the averaged weights of CHECKPOINT and enter them in a weights folder.
+
+    DATA (training packs or rasters) is used to calibrate the ranges of the integer network.
+
+    \b
+    ltchm export run/final.safetensors packs/train-0.tar --tag ltchm-128-v1
+    """
+    import torch
+
+    from ltchm_geo.training.data import Sampler, load_pools
+    from ltchm_geo.training.export import calibration_latents, export_weights, sources_of
+    from ltchm_geo.training.loop import average_model, read_checkpoint
+
+    facts, _ = read_checkpoint(checkpoint)
+    model = average_model(checkpoint)
+    sampler = Sampler(load_pools(data, torch.device("cpu")), facts["recipe"]["weights"])
+    entry = export_weights(
+        model,
+        calibration_latents(model, sampler, crops=crops),
+        out,
+        tag=tag,
+        status=status,
+        licence=licence,
+        data=f"calibrated on {sources_of(data)}",
+        recipe=recipe or f"step {facts['step']}",
+        commit=commit,
+        quality=(facts["recipe"]["quality_low"], facts["recipe"]["quality_high"]),
+        notes=notes,
+    )
+    click.echo(f"{out / entry.file}  {entry.bytes / 1e6:.1f} MB  sha256 {entry.sha256}")

@@ -1,0 +1,147 @@
+"""What the commands share: options, progress, and the way results come out.
+
+With ``--json`` each line of standard output is one JSON object, and its "event" says which: any number of
+``{"event": "progress", "done": 12, "total": 80}`` and ``{"event": "warning", "message": "..."}``, then, as the last
+line, ``{"event": "result", ...}`` or ``{"event": "error", "type": "CorruptTileError", "message": "..."}``. NaN and
+infinities are the strings "NaN", "Infinity" and "-Infinity". Without it, results are text on standard output;
+progress and messages go to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import click
+
+__all__ = [
+    "Bands",
+    "Reporter",
+    "device_option",
+    "json_option",
+    "jsonable",
+    "overwrite_option",
+    "quiet_option",
+    "workers_option",
+    "write_event",
+]
+
+Progress = Callable[[int, int], None]
+
+_INTERVAL = 0.1  # seconds between progress lines: a reader wants to see movement, not every tile
+_LOCK = threading.Lock()
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, one object a line; the last is the result."
+)
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace DST if it exists, once the new one is done.")
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="NAME", help="Where to compute: auto, cpu, cuda, cuda:1, ..."
+)
+workers_option = click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Blocks in work at once; more takes more memory."
+)
+
+
+class Bands(click.ParamType):
+    """Band numbers, counted from 1: ``3`` or ``4,3,2``."""
+
+    name = "bands"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Parse; a value that is already parsed passes through."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} is not a list of band numbers such as 4,3,2 (the first band is 1).", param, ctx)
+        return tuple(map(int, parts))
+
+
+class Reporter:
+    """Tells how a command gets on and what it gave, to people or to machines.
+
+    Parameters
+    ----------
+    as_json : events as JSON lines on standard output
+    quiet : neither progress nor text; with `as_json` the result is still printed
+    """
+
+    def __init__(self, as_json: bool, quiet: bool = False):
+        self._as_json, self._quiet = as_json, quiet
+
+    @contextlib.contextmanager
+    def progress(self, label: str) -> Iterator[Progress | None]:
+        """A callback (done, total) for the time of a task; None where nobody would see it."""
+        if self._quiet:
+            yield None
+        elif self._as_json:
+            yield _json_progress()
+        else:
+            with _progress_bar(label) as callback:
+                yield callback
+
+    def result(self, data: Mapping[str, Any], text: str) -> None:
+        """The outcome: `data` for machines or `text` for people."""
+        if self._as_json:
+            write_event("result", data)
+        elif not self._quiet:
+            click.echo(text)
+
+    def warn(self, message: str) -> None:
+        """Something the user should know though the command goes on."""
+        if self._as_json:
+            write_event("warning", {"message": message})
+        click.echo(f"ltchm: warning: {message}", err=True)
+
+
+def write_event(event: str, data: Mapping[str, Any]) -> None:
+    """One JSON line on standard output, at once and whole even if several threads write."""
+    line = json.dumps({"event": event, **jsonable(data)}, allow_nan=False)
+    with _LOCK:
+        click.echo(line)
+
+
+def jsonable(value: Any) -> Any:
+    """The same data with what JSON cannot hold as strings: paths, NaN, infinities."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _json_progress() -> Progress:
+    last = -math.inf
+
+    def callback(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _INTERVAL or done >= total:
+            last = now
+            write_event("progress", {"done": done, "total": total})
+
+    return callback
+
+
+@contextlib.contextmanager
+def _progress_bar(label: str) -> Iterator[Progress | None]:
+    if not click.get_text_stream("stderr").isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

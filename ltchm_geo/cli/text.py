@@ -1,0 +1,68 @@
+"""Figures and tables as plain text that reads well in a terminal and in a log file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+_MORE = 40
+
+
+def size(count: int | None) -> str:
+    """Bytes for people: 512 bytes, 1.23 MB, 45.6 GB."""
+    if count is None:
+        return "unknown"
+    if count < 1000:
+        return f"{count} bytes"
+    number, unit = float(count), "bytes"
+    for unit in ("kB", "MB", "GB", "TB", "PB"):
+        number /= 1000
+        if number < 999.5:
+            break
+    return f"{number:.3g} {unit}" if number < 100 else f"{number:.0f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 0.42 s, 12.3 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 99.5:
+        return f"{seconds:.2f} s" if seconds < 9.95 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A figure with fixed digits; "-" where there is none."""
+    return "-" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """1 tile, 2 tiles."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def shorten(text: str, width: int) -> str:
+    """Text on one line, at most `width` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def facts(rows: Iterable[tuple[str, str | None]]) -> str:
+    """Names and values under each other, without those that have no value."""
+    present = [(name, value) for name, value in rows if value]
+    width = max((len(name) for name, _ in present), default=0)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in present)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
+    """A table without lines; columns not among `left` are aligned to the right. Long ones end with a count."""
+    shown = [header, *rows[:_MORE]]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(header))]
+    lines = []
+    for row in shown:
+        cells = (
+            text.ljust(w) if column in left else text.rjust(w)
+            for column, (text, w) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append(("  " + "  ".join(cells)).rstrip())
+    if len(rows) > _MORE:
+        lines.append(f"  ... and {len(rows) - _MORE} more; --json lists them all")
+    return "\n".join(lines)

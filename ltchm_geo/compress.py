@@ -1,0 +1,334 @@
+"""`compress_raster`: a raster in, a compressed scene out."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bitstream import TileMode
+from .codec import encode_tiles
+from .container import BandGroup, ContainerReader, ContainerWriter, SceneMeta
+from .engine import Engine, load_engine
+from .errors import DestinationError, UsageError
+from .masks import valid_pixels
+from .metrics import ErrorStats
+from .nn.config import LEVELS_PER_ANCHOR, MAX_LEVEL, level_to_lambda
+from .radiometry import UINT8_MAPPING, band_groups
+from .raster import Source, open_source
+from .scene_decoder import SceneDecoder, group_coding
+from .schedule import Progress, Ticker, run_shards, worker_count
+from .survey import Survey
+from .tiles import DEFAULT_SHARD, DEFAULT_TILE, TileGrid, pad_tile
+from .timing import StageClock
+from .types import TileIndex
+from .version import __version__
+
+__all__ = ["CompressResult", "compress_raster", "level_of"]
+
+DEFAULT_QUALITY = 50
+SUFFIX = ".ltchm"
+
+
+@dataclass(frozen=True)
+class CompressResult:
+    """What compressing a raster gave.
+
+    Attributes
+    ----------
+    path : Path
+        The compressed scene.
+    bytes, source_bytes, raw_bytes : int
+        Size of the scene; of the source's files (None where it has none); of its pixels uncompressed.
+    bpp : float
+        Bits per pixel position, all bands and every byte of the file counted.
+    ratio : float
+        raw_bytes / bytes.
+    seconds : float
+        Wall-clock time.
+    level : int
+        Quality level used.
+    tiles : dict
+        Number of tiles by mode.
+    stages : dict
+        Seconds by stage, summed over threads.
+    psnr, max_error : tuple or None
+        Per band in file order over valid pixels, if measuring was asked for: PSNR in dB against the band's data range
+        (255 for 8 bits), and the largest absolute error in data units. An alpha band is exact and left out.
+    """
+
+    path: Path
+    bytes: int
+    source_bytes: int | None
+    raw_bytes: int
+    bpp: float
+    ratio: float
+    seconds: float
+    level: int
+    tiles: dict[str, int]
+    stages: dict[str, float]
+    psnr: tuple[float, ...] | None = None
+    max_error: tuple[float, ...] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready dictionary."""
+        return {**asdict(self), "path": str(self.path), "lambda": level_to_lambda(self.level)}
+
+
+def level_of(quality: int | None, lambda_: float | None) -> int:
+    """Quality level for a quality of 1 to 100 or a lambda of 128 to 16384; quality 50 if neither is given.
+
+    Raises
+    ------
+    UsageError
+        Both are given, or one is out of range.
+    """
+    if quality is not None and lambda_ is not None:
+        raise UsageError("give either quality or lambda, not both")
+    if lambda_ is not None:
+        highest = level_to_lambda(MAX_LEVEL)
+        if not level_to_lambda(0) <= lambda_ <= highest:
+            raise UsageError(f"lambda must be from {level_to_lambda(0):g} to {highest:g}, not {lambda_:g}")
+        return round(float(np.log2(lambda_ / level_to_lambda(0))) * LEVELS_PER_ANCHOR)
+    quality = DEFAULT_QUALITY if quality is None else quality
+    if not 1 <= quality <= 100:
+        raise UsageError(f"quality must be from 1 to 100, not {quality}")
+    return round((quality - 1) * MAX_LEVEL / 99)
+
+
+def compress_raster(
+    src: str | os.PathLike[str] | Any,
+    dst: str | os.PathLike[str] | None = None,
+    *,
+    quality: int | None = None,
+    lambda_: float | None = None,
+    model: str | None = None,
+    device: str = "auto",
+    tile_size: int = DEFAULT_TILE,
+    shard_tiles: int = DEFAULT_SHARD,
+    overwrite: bool = False,
+    measure: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> CompressResult:
+    """Compress a georeferenced raster.
+
+    Parameters
+    ----------
+    src : path, any name rasterio opens (also /vsi paths), or an open rasterio dataset
+        Never modified. uint8, uint16, int16, float32 or float64, any number of bands.
+    dst : path, optional
+        ``*.zarr`` writes a folder, any other name a single file. Default: the source's name with the suffix .ltchm.
+    quality : int, optional
+        1 (smallest) to 100 (best); 50 if neither this nor `lambda_` is given.
+    lambda_ : float, optional
+        The paper's Lagrangian weight instead, 128 to 16384; the nearest of 113 levels is used.
+    model : str, optional
+        Weights by tag, SHA-256 or path. Default: the installed default.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1". The file decodes on any.
+    tile_size : int
+        Side of a tile in pixels, a multiple of 64; networks are trained for 256.
+    shard_tiles : int
+        Side of a shard in tiles. One shard is read, coded and stored at once, so it sets the memory use.
+    overwrite : bool
+        Replace an existing `dst`, when the new one is complete.
+    measure : bool
+        Decode the result and report PSNR and largest error per band.
+    workers : int, optional
+        Shards in work at once.
+    progress : callable, optional
+        Called with (tiles done, tiles in all).
+
+    Returns
+    -------
+    CompressResult
+
+    Raises
+    ------
+    SourceError, UnsupportedRasterError, DestinationError, WeightsError, DeviceError, UsageError
+
+    Examples
+    --------
+    >>> import ltchm_geo
+    >>> result = ltchm_geo.compress_raster("scene.tif", quality=60)  # doctest: +SKIP
+    >>> result.path, round(result.ratio)  # doctest: +SKIP
+    (PosixPath('scene.ltchm'), 31)
+    """
+    began, clock, level = time.perf_counter(), StageClock(), level_of(quality, lambda_)
+    count = worker_count(workers)
+    with open_source(src) as source:
+        path = _destination(source, dst)
+        # A bad size must be told before the weights are loaded and the scene surveyed.
+        TileGrid(source.shape, tile_size, shard_tiles)
+        engine = load_engine(model, device)
+        meta = _describe(source, engine, level, tile_size, shard_tiles, clock)
+        encoder = _ShardEncoder(source, meta, engine, clock)
+        with ContainerWriter(path, meta, overwrite) as writer:
+            ticker = Ticker(encoder.total_tiles, progress)
+            run_shards(lambda shard: ticker.add(encoder.store(shard, writer)), encoder.shards, count)
+            with clock("write"):
+                writer.finish()
+        seconds = time.perf_counter() - began
+        psnr, max_error = _measure(source, path, device, count) if measure else (None, None)
+    with ContainerReader(path) as reader:
+        size = reader.sizes()["total"]
+    pixels = source.shape.y * source.shape.x
+    raw = pixels * len(source.bands) * source.dtype.itemsize
+    return CompressResult(
+        path=path,
+        bytes=size,
+        source_bytes=source.nbytes_file,
+        raw_bytes=raw,
+        bpp=8 * size / pixels,
+        ratio=raw / size,
+        seconds=seconds,
+        level=level,
+        tiles=dict(encoder.modes),
+        stages={k: round(v, 4) for k, v in clock.seconds.items()},
+        psnr=psnr,
+        max_error=max_error,
+    )
+
+
+def _destination(source: Source, dst: str | os.PathLike[str] | None) -> Path:
+    path = Path(dst) if dst is not None else _default_destination(source.name)
+    if os.path.exists(source.name) and path.exists() and os.path.samefile(source.name, path):
+        raise DestinationError(f"{path} is the source itself; choose another destination")
+    return path
+
+
+def _default_destination(name: str) -> Path:
+    if name.startswith("/vsi") or "://" in name or not os.path.exists(name):
+        raise UsageError(f"{name} is not a plain file: say where to write the result")
+    return Path(name).with_suffix(SUFFIX)
+
+
+def _describe(
+    source: Source, engine: Engine, level: int, tile_size: int, shard_tiles: int, clock: StageClock
+) -> SceneMeta:
+    """Everything about the scene but its pixels. Looks at all pixels first, where mapping or fill depend on them."""
+    grid = TileGrid(source.shape, tile_size, shard_tiles)
+    coded = [band for band in range(len(source.bands)) if band != source.alpha]
+    nodata = source.bands[coded[0]].nodata
+    holes = source.mask_kind in ("alpha", "mask", "nan")
+    survey = None
+    if source.dtype != np.uint8 or (holes and nodata is None):
+        survey = Survey(source.dtype, len(source.bands))
+        with clock("survey"):
+            for shard in _all_shards(grid):
+                box = grid.shard_box(shard)
+                mask = source.read_mask(box)
+                for start in range(0, len(coded), 3):
+                    bands = coded[start : start + 3]
+                    pixels = source.read(box, bands)
+                    survey.add(pixels, valid_pixels(pixels, [nodata] * len(bands), mask), bands)
+
+    def fill(band: int) -> Any:
+        if nodata is not None:
+            return nodata
+        return survey.statistics(band).fill if survey is not None else None
+
+    groups = tuple(
+        BandGroup(
+            name=f"g{number}",
+            bands=bands,
+            mapping=tuple(survey.mapping(b) if survey is not None else UINT8_MAPPING for b in bands),
+            fill=tuple(fill(b) for b in bands),
+        )
+        for number, bands in enumerate(band_groups([band.colorinterp for band in source.bands]))
+    )
+    return SceneMeta(
+        shape=source.shape,
+        dtype=source.dtype.name,
+        bands=source.bands,
+        georef=source.georef,
+        groups=groups,
+        weights=engine.sha256,
+        weights_tag=engine.tag,
+        level=level,
+        tile=tile_size,
+        shard=shard_tiles,
+        alpha=source.alpha,
+        mask=source.mask_kind == "mask",
+        software=f"ltchm_geo {__version__}",
+        source={"name": os.path.basename(source.name), "bytes": source.nbytes_file},
+    )
+
+
+def _all_shards(grid: TileGrid) -> list[TileIndex]:
+    return [TileIndex(iy, ix) for iy in range(grid.shards.y) for ix in range(grid.shards.x)]
+
+
+class _ShardEncoder:
+    """Reads, codes and stores one shard at a time."""
+
+    def __init__(self, source: Source, meta: SceneMeta, engine: Engine, clock: StageClock):
+        self._source, self._meta, self._engine, self._clock = source, meta, engine, clock
+        self._grid = meta.grid
+        self.shards = _all_shards(self._grid)
+        self.total_tiles = self._grid.shape.y * self._grid.shape.x * len(meta.groups)
+        self.modes = {mode.name.lower(): 0 for mode in TileMode}
+
+    def store(self, shard: TileIndex, writer: ContainerWriter) -> int:
+        """Code one shard of every array; returns the number of tiles."""
+        box = self._grid.shard_box(shard)
+        with self._clock("read"):
+            mask = self._source.read_mask(box)
+        for group in self._meta.groups:
+            chunks = self._encode_group(shard, group, mask)
+            with self._clock("write"):
+                writer.put_shard(group.name, shard, chunks)
+            for chunk in chunks.values():
+                self.modes[TileMode(chunk[1]).name.lower()] += 1
+        if self._meta.alpha is not None:
+            with self._clock("read"):
+                alpha = self._source.read(box, [self._meta.alpha])[0]
+            with self._clock("write"):
+                writer.put_plane_shard("alpha", shard, alpha)
+        if self._meta.mask and mask is not None:
+            with self._clock("write"):
+                writer.put_plane_shard("mask", shard, mask)
+        return len(self._grid.tiles_in_shard(shard)) * len(self._meta.groups)
+
+    def _encode_group(self, shard: TileIndex, group: BandGroup, mask: NDArray[np.bool_] | None) -> dict[int, bytes]:
+        box, side = self._grid.shard_box(shard), self._meta.tile
+        coding = group_coding(self._meta, group)
+        with self._clock("read"):
+            pixels = self._source.read(box, group.bands)
+        with self._clock("tiles"):
+            valid = valid_pixels(pixels, coding.nodata, mask)
+            indices = self._grid.tiles_in_shard(shard)
+            tiles = []
+            for index in indices:
+                rows, columns = self._grid.tile_box(index).relative_to(box).slices
+                tiles.append((pad_tile(pixels[:, rows, columns], side), pad_tile(valid[:, rows, columns], side)))
+        payloads = encode_tiles(tiles, coding, self._engine, self._meta.level, self._clock)
+        return {self._grid.slot(index): data for index, data in zip(indices, payloads, strict=True)}
+
+
+def _measure(source: Source, path: Path, device: str, workers: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """PSNR and largest error per band of what a reader of the finished file gets back."""
+    with ContainerReader(path) as reader:
+        decoder, meta = SceneDecoder(reader, device), reader.meta
+        coded = [band for band in range(len(meta.bands)) if band != meta.alpha]
+        stats = {band: ErrorStats() for band in coded}
+
+        def work(shard: TileIndex) -> None:
+            box = meta.grid.shard_box(shard)
+            mask = source.read_mask(box)
+            for group in meta.groups:
+                original = source.read(box, group.bands)
+                valid = valid_pixels(original, meta.nodata(group), mask)
+                restored = decoder.read_group(group, box)
+                for band, *planes in zip(group.bands, original, restored, valid, strict=True):
+                    stats[band].add(*planes)
+
+        run_shards(work, _all_shards(meta.grid), workers)
+    peak = 255.0 if meta.dtype == "uint8" else None
+    return tuple(stats[b].psnr(peak) for b in coded), tuple(stats[b].max_abs for b in coded)

@@ -1,0 +1,160 @@
+"""`decompress_raster`: a compressed scene in, a GeoTIFF out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .container import ContainerReader
+from .errors import DestinationError, UsageError
+from .raster import create_geotiff
+from .scene_decoder import DamagedTile, SceneDecoder
+from .schedule import Progress, Ticker, run_shards, worker_count
+from .timing import StageClock
+from .types import PixelBox, Shape2d, TileIndex
+
+__all__ = ["DecompressResult", "decompress_raster"]
+
+
+@dataclass(frozen=True)
+class DecompressResult:
+    """What decompressing a scene gave.
+
+    Attributes
+    ----------
+    path : Path
+        The GeoTIFF.
+    bytes : int
+        Its size.
+    seconds : float
+        Wall-clock time.
+    damaged : tuple of DamagedTile
+        Tiles filled with nodata (or 0) because they could not be decoded; only with `allow_damaged`.
+    stages : dict
+        Seconds by stage, summed over threads.
+    """
+
+    path: Path
+    bytes: int
+    seconds: float
+    damaged: tuple[DamagedTile, ...]
+    stages: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready dictionary."""
+        return {**asdict(self), "path": str(self.path)}
+
+
+def decompress_raster(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str] | None = None,
+    *,
+    window: Sequence[int] | None = None,
+    bands: Sequence[int] | None = None,
+    level: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+    allow_damaged: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> DecompressResult:
+    """Restore a compressed scene as a GeoTIFF with everything the source had: CRS, transform, tags, nodata, masks.
+
+    Parameters
+    ----------
+    src : path
+        A ``.ltchm`` file or a ``.zarr`` folder.
+    dst : path, optional
+        Default: the scene's name with the suffix .tif.
+    window : (row, column, height, width), optional
+        Only these pixels; the transform moves along.
+    bands : 1-based band numbers, optional
+        Only these bands, in this order.
+    level : int
+        Overview level; 0 is full resolution, the only one scenes of this version have.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1".
+    overwrite : bool
+        Replace an existing `dst`, when the new one is complete.
+    allow_damaged : bool
+        Restore what can be, with nodata (or 0) in place of damaged tiles, instead of refusing.
+    workers : int, optional
+        Shards in work at once.
+    progress : callable, optional
+        Called with (tiles done, tiles in all).
+
+    Raises
+    ------
+    ContainerError, WeightsError, DestinationError, DeviceError, UsageError
+    """
+    began, clock, count = time.perf_counter(), StageClock(), worker_count(workers)
+    with ContainerReader(src) as reader:
+        meta = reader.meta
+        if level != 0:
+            raise UsageError(f"{src} has no overview level {level}, only level 0 (full resolution)")
+        box = _box(window, meta.shape)
+        chosen = _bands(bands, len(meta.bands))
+        path = Path(dst) if dst is not None else Path(src).with_suffix(".tif")
+        if path.exists() and os.path.samefile(path, src):
+            raise DestinationError(f"{path} is the scene itself; choose another destination")
+        decoder = SceneDecoder(reader, device, allow_damaged=allow_damaged, clock=clock)
+        pieces = _pieces(reader, box)
+        with create_geotiff(
+            path,
+            Shape2d(box.height, box.width),
+            [meta.bands[band] for band in chosen],
+            meta.georef.shifted(box.y0, box.x0),
+            overwrite=overwrite,
+        ) as writer:
+            ticker = Ticker(sum(len(reader.grid.covering(piece)) for piece in pieces.values()), progress)
+
+            def work(shard: TileIndex) -> None:
+                piece = pieces[shard]
+                target = piece.relative_to(box)
+                pixels = decoder.read(piece, chosen)
+                mask = decoder.read_plane("mask", piece) if meta.mask else None
+                with clock("write"):
+                    writer.write(pixels, target, range(len(chosen)))
+                    if mask is not None:
+                        writer.write_mask(mask, target)
+                ticker.add(len(reader.grid.covering(piece)))
+
+            run_shards(work, list(pieces), count)
+    stages = {k: round(v, 4) for k, v in clock.seconds.items()}
+    damaged = tuple(sorted(decoder.damaged, key=lambda d: (d.array, d.tile)))
+    return DecompressResult(path, path.stat().st_size, time.perf_counter() - began, damaged, stages)
+
+
+def _box(window: Sequence[int] | None, shape: Shape2d) -> PixelBox:
+    whole = PixelBox(0, 0, *shape)
+    if window is None:
+        return whole
+    if len(window) != 4:
+        raise UsageError("a window is four numbers: row, column, height, width")
+    box = PixelBox(*(int(v) for v in window))
+    if box.height < 1 or box.width < 1 or box.intersection(whole) != box:
+        raise UsageError(f"window {tuple(box)} is not inside the scene of {shape.y} rows and {shape.x} columns")
+    return box
+
+
+def _bands(bands: Sequence[int] | None, count: int) -> list[int]:
+    if bands is None:
+        return list(range(count))
+    if not bands or any(not 1 <= band <= count for band in bands):
+        raise UsageError(f"bands are numbered from 1 to {count}, not {list(bands)}")
+    return [band - 1 for band in bands]
+
+
+def _pieces(reader: ContainerReader, box: PixelBox) -> dict[TileIndex, PixelBox]:
+    """The part of `box` in each shard that has one."""
+    grid, pieces = reader.grid, {}
+    for tile in grid.covering(box):
+        shard = grid.shard_of(tile)
+        common = grid.shard_box(shard).intersection(box)
+        if common is not None:
+            pieces[shard] = common
+    return pieces

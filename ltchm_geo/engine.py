@@ -1,0 +1,158 @@
+"""Stage 4 and 5 together: a set of weights on a device, turning model-range tiles into entropy streams and back.
+
+This is where the float transforms (`nn`) and the exact entropy coder (`entropy`) meet; neither knows the other.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from .device import pick_device
+from .entropy.integer_net import ExactCoder
+from .errors import InvalidWeightsError
+from .nn.config import LEVELS_PER_ANCHOR, ModelConfig
+from .nn.hyperprior import HyperAnalysis
+from .nn.transforms import Analysis, Synthesis, fold_quality
+from .timing import StageClock
+from .weights import LoadedWeights, load
+
+__all__ = ["Engine", "load_engine"]
+
+#: Tiles per pass through g_a or g_s. On a CPU larger batches only cost memory.
+_BATCH = {"cpu": 4, "cuda": 64}
+_MAX_ENGINES = 4
+_MAX_FOLDED = 12
+
+_ENGINES: dict[tuple[str, str], Engine] = {}
+_ENGINES_LOCK = threading.Lock()
+
+
+class Engine:
+    """A network ready to code tiles. Thread-safe.
+
+    Parameters
+    ----------
+    weights : LoadedWeights
+        Tensors `nn.*` (float transforms) and `entropy.*` (integer parameter network and tables).
+    device : torch.device
+        Where g_a, h_a, g_s and the integer network run. Decoded latents do not depend on it.
+    """
+
+    def __init__(self, weights: LoadedWeights, device: torch.device):
+        self.sha256, self.tag, self.device = weights.sha256, weights.entry.tag, device
+        self.config = ModelConfig.from_dict(weights.config)
+        transforms: dict[str, Any] = {
+            "g_a": Analysis(self.config),
+            "g_s": Synthesis(self.config),
+            "h_a": HyperAnalysis(self.config),
+        }
+        for name, module in transforms.items():
+            _load(module, weights, f"nn.{name}.")
+        self._transforms = transforms
+        self._batch = _BATCH.get(device.type, _BATCH["cpu"])
+        exact = {k.removeprefix("entropy."): v for k, v in weights.tensors.items() if k.startswith("entropy.")}
+        self.coder = ExactCoder.from_tensors(exact, weights.document("ltchm_entropy"), device=str(device))
+        self._folded: dict[tuple[str, int], Any] = {}
+        self._lock = threading.Lock()
+
+    def encode(self, x: NDArray[np.float32], level: int, clock: StageClock | None = None) -> list[bytes]:
+        """Code tiles.
+
+        Parameters
+        ----------
+        x : (B, 3, T, T) float32
+            Pixels in the model's range, nominally [0, 1].
+        level : int
+            Quality level 0..112.
+
+        Returns
+        -------
+        One entropy stream per tile.
+        """
+        clock = clock or StageClock()
+        with clock("network"), torch.inference_mode():
+            latents = [self._analyse(part, level) for part in torch.from_numpy(x).split(self._batch)]
+            y, z = (torch.cat(parts) for parts in zip(*latents, strict=True))
+        return self.coder.encode(y, z, level, clock=clock)
+
+    def decode_latents(
+        self, streams: Sequence[bytes], level: int, tile: int, clock: StageClock | None = None
+    ) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+        """Latents y (B, N, T/16, T/16) int32 and, per tile, whether its stream was intact (y means nothing if not)."""
+        y, _, intact = self.coder.decode(streams, level, (tile // 16, tile // 16), clock=clock or StageClock())
+        return y, intact
+
+    def synthesise(self, y: torch.Tensor, level: int, clock: StageClock | None = None) -> NDArray[np.float32]:
+        """Pixels (B, 3, T, T) float32 in the model's range from latents y (B, N, T/16, T/16)."""
+        clock = clock or StageClock()
+        with clock("network"), torch.inference_mode():
+            g_s, quality = self._at("g_s", level)
+            pixels = []
+            for part in y.split(self._batch):
+                latents = part.to(self.device).float().contiguous(memory_format=torch.channels_last)
+                pixels.append(g_s(latents, quality.expand(len(part))).float().cpu())
+            found: NDArray[np.float32] = torch.cat(pixels).numpy()
+        return found
+
+    def _analyse(self, x: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
+        (g_a, quality), (h_a, _) = self._at("g_a", level), self._at("h_a", level)
+        y = g_a(x.to(self.device).contiguous(memory_format=torch.channels_last), quality.expand(len(x))).float()
+        z = h_a(y, quality.expand(len(x)))
+        return _integers(y), _integers(z)
+
+    def _at(self, name: str, level: int) -> tuple[Any, torch.Tensor]:
+        """A transform with its quality scales folded in, and the quality position (1,)."""
+        position = level / LEVELS_PER_ANCHOR
+        with self._lock:
+            if (name, level) not in self._folded:
+                module = copy.deepcopy(self._transforms[name])
+                if isinstance(module, Analysis | Synthesis):
+                    fold_quality(module, position)
+                while len(self._folded) >= _MAX_FOLDED:  # a few quality levels; more would only hold memory
+                    del self._folded[next(iter(self._folded))]
+                self._folded[name, level] = module.to(self.device, memory_format=torch.channels_last).eval()
+            return self._folded[name, level], torch.tensor([position], device=self.device)
+
+
+def load_engine(model: str | None = None, device: str = "auto") -> Engine:
+    """The engine for weights given by tag, hash or path (default: the manifest's), shared within the process.
+
+    Raises
+    ------
+    WeightsError, DeviceError
+    """
+    weights, where = load(model), pick_device(device)
+    key = (weights.sha256, str(where))
+    with _ENGINES_LOCK:
+        if key not in _ENGINES:
+            while len(_ENGINES) >= _MAX_ENGINES:
+                del _ENGINES[next(iter(_ENGINES))]
+            _ENGINES[key] = Engine(weights, where)
+        return _ENGINES[key]
+
+
+def _integers(latents: torch.Tensor) -> torch.Tensor:
+    # A network fed with absurd pixels may produce absurd latents; the coder carries any int32, so only non-finite
+    # values and those beyond it need a bound.
+    return torch.nan_to_num(torch.round(latents)).clamp(-(2.0**30), 2.0**30).int().contiguous()
+
+
+def _load(module: nn.Module, weights: LoadedWeights, prefix: str) -> None:
+    """Copy the tensors under `prefix` into a module; every one must be there, none may be left over."""
+    state = {
+        name.removeprefix(prefix): torch.from_numpy(np.array(values, np.float32))
+        for name, values in weights.tensors.items()
+        if name.startswith(prefix)
+    }
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise InvalidWeightsError(f"{weights.path} does not fit its own configuration: {error}") from error

@@ -1,0 +1,296 @@
+"""Reading a compressed scene: its description, the bytes of its tiles, its exact planes, and whether all is sound."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._json import loads
+from ._store import Store, open_store
+from .errors import (
+    ContainerError,
+    CorruptContainerError,
+    CorruptTileError,
+    IncompleteContainerError,
+    NotAContainerError,
+    UsageError,
+)
+from .manifest import MANIFEST_KEY, MAX_JSON, MAX_MANIFEST, Manifest, Record
+from .scene_meta import SceneMeta
+from .shards import ShardIndex, check_chunk, index_size
+from .tiles import TileGrid
+from .types import PixelBox, TileIndex
+
+__all__ = ["ContainerReader", "Problem"]
+
+_ROOT = "zarr.json"
+_GZIP = 31  # zlib's wbits for a gzip stream
+_CACHED_INDICES = 256
+_PIECE = 1 << 23
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something `ContainerReader.verify` found. `array` and `tile` say which tile; None when it is not in a tile."""
+
+    key: str
+    message: str
+    array: str | None = None
+    tile: TileIndex | None = None
+
+
+class ContainerReader:
+    """Reads one scene, thread-safely. Opening it is cheap: some JSON, no zarr, no torch.
+
+    Parameters
+    ----------
+    path : path of a ``.ltchm`` file or a ``.zarr`` folder
+
+    Attributes
+    ----------
+    meta : SceneMeta
+    grid : TileGrid
+    manifest : Manifest
+
+    Raises
+    ------
+    NotAContainerError, IncompleteContainerError, UnsupportedVersionError, CorruptContainerError
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self._store: Store = open_store(path)
+        self.path = self._store.path
+        self._indices: dict[str, ShardIndex] = {}
+        self._lock = threading.Lock()
+        try:
+            self._open()
+        except BaseException:
+            self._store.close()
+            raise
+
+    def _open(self) -> None:
+        try:
+            root = self._document(_ROOT, MAX_JSON) if _ROOT in self._store else b""
+            self.meta = SceneMeta.from_dict(self._find_description(root))
+            if MANIFEST_KEY not in self._store:
+                raise IncompleteContainerError("the scene was not finished, its manifest is missing: compress it again")
+            self.manifest = Manifest.unpack(self._document(MANIFEST_KEY, MAX_MANIFEST))
+            self.grid: TileGrid = self.meta.grid
+            self._check_manifest(root)
+        except ContainerError as error:
+            raise type(error)(f"{self.path}: {error}") from error
+
+    def _find_description(self, root: bytes) -> Any:
+        try:
+            document = loads(root)
+            return document["attributes"]["ltchm"]
+        except (ValueError, TypeError, KeyError) as error:
+            if MANIFEST_KEY in self._store:
+                raise CorruptContainerError("the scene's description is damaged") from error
+            raise NotAContainerError("not a compressed scene") from error
+
+    def _check_manifest(self, root: bytes) -> None:
+        if self.manifest.files.get(_ROOT) != Record.of(root):
+            raise CorruptContainerError("the scene's description is not the one its manifest names")
+        expected = {self.meta.shard_key(array, shard) for array in self.meta.arrays for shard in self._shards()}
+        if expected != self.manifest.shards.keys():
+            raise CorruptContainerError("the manifest does not list exactly the shards the scene must have")
+        keys = self._store.keys()
+        if keys is None:
+            return  # a folder: sizes are checked as its files are read
+        if keys != {*expected, *self.manifest.files, MANIFEST_KEY}:
+            raise CorruptContainerError("the file does not hold exactly the members its manifest lists")
+        for key, record in (*self.manifest.shards.items(), *self.manifest.files.items()):
+            if self._store.size(key) != record.size:
+                raise CorruptContainerError(f"{key} has {self._store.size(key)} bytes, its manifest says {record.size}")
+
+    def _document(self, key: str, limit: int) -> bytes:
+        size = self._store.size(key)
+        if size > limit:
+            raise CorruptContainerError(f"{key} has {size} bytes, more than the {limit} allowed")
+        return self._store.read(key, 0, size)
+
+    def _shards(self) -> Iterator[TileIndex]:
+        shards = self.meta.grid.shards
+        return (TileIndex(iy, ix) for iy in range(shards.y) for ix in range(shards.x))
+
+    # --- tiles -------------------------------------------------------------------------------------------------------
+
+    def tile_payload(self, array: str, tile: TileIndex) -> bytes:
+        """The bytes of one tile, its checksum verified.
+
+        Raises
+        ------
+        CorruptTileError
+            Naming file, array and tile; other tiles are not affected.
+        """
+        stored = self._tile(array, tile)
+        if stored is None:
+            raise self._tile_error(array, tile, "the tile is missing")
+        return stored
+
+    def shard_payloads(self, array: str, shard: TileIndex) -> dict[TileIndex, bytes | CorruptTileError]:
+        """All tiles of a shard, row by row; a damaged one gives its error in its place."""
+        payloads: dict[TileIndex, bytes | CorruptTileError] = {}
+        for tile in self.grid.tiles_in_shard(shard):
+            try:
+                payloads[tile] = self.tile_payload(array, tile)
+            except CorruptTileError as error:
+                payloads[tile] = error
+        return payloads
+
+    def _tile(self, array: str, tile: TileIndex) -> bytes | None:
+        """The checked bytes of one tile, or None when its slot is empty."""
+        if array not in self.meta.arrays:
+            raise UsageError(f"{self.path} has no array {array!r}, only {', '.join(self.meta.arrays)}")
+        key = self.meta.shard_key(array, self.grid.shard_of(tile))
+        try:
+            found = self._index(array, key)[self.grid.slot(tile)]
+            return None if found is None else check_chunk(self._store.read(key, *found))
+        except (CorruptTileError, CorruptContainerError) as error:
+            raise self._tile_error(array, tile, str(error)) from error
+
+    def _index(self, array: str, key: str) -> ShardIndex:
+        with self._lock:
+            if key in self._indices:
+                return self._indices[key]
+        size, slots = self._store.size(key), self.meta.shard**2
+        if size != self.manifest.shards[key].size or size < index_size(slots):
+            raise CorruptTileError(f"shard has {size} bytes, its manifest says {self.manifest.shards[key].size}")
+        body = size - index_size(slots)
+        tail = self._store.read(key, body, index_size(slots))
+        index = ShardIndex(tail, slots, body, self.meta.payload_limit(array) + 4)
+        with self._lock:
+            while len(self._indices) >= _CACHED_INDICES:
+                del self._indices[next(iter(self._indices))]
+            self._indices[key] = index
+        return index
+
+    def _tile_error(self, array: str, tile: TileIndex, what: str) -> CorruptTileError:
+        message = f"{self.path}: tile ({tile.iy}, {tile.ix}) of {array}: {what}"
+        return CorruptTileError(message, array=array, tile=(tile.iy, tile.ix))
+
+    # --- exact planes ------------------------------------------------------------------------------------------------
+
+    def plane(self, name: str, box: PixelBox) -> NDArray[Any]:
+        """A rectangle of ``alpha`` (the scene's type) or ``mask`` (bool, True = valid).
+
+        Raises
+        ------
+        CorruptTileError
+            When any tile it needs is damaged.
+        """
+        if name not in self.meta.planes:
+            raise UsageError(f"{self.path} has no plane {name!r}")
+        if box.intersection(PixelBox(0, 0, *self.meta.shape)) != box:
+            raise UsageError(f"{tuple(box)} is not inside a scene of {tuple(self.meta.shape)} pixels")
+        out = np.zeros((box.height, box.width), self.meta.array_dtype(name))
+        for tile in self.grid.covering(box):
+            whole = self.grid.tile_box(tile)
+            common = whole.intersection(box)
+            stored = self._tile(name, tile)
+            if common is not None and stored is not None:  # zarr leaves tiles of nothing but zeros out
+                pixels = self._decode_plane(name, tile, stored)
+                out[common.relative_to(box).slices] = pixels[common.relative_to(whole).slices]
+        return out
+
+    def _decode_plane(self, name: str, tile: TileIndex, stored: bytes) -> NDArray[Any]:
+        dtype, shape = self.meta.array_dtype(name), self.meta.tile_shape(name)
+        try:
+            raw = _gunzip(stored, math.prod(shape) * dtype.itemsize)
+        except CorruptTileError as error:
+            raise self._tile_error(name, tile, str(error)) from error
+        if dtype == np.bool_:
+            return np.frombuffer(raw, np.uint8).reshape(shape).astype(bool)
+        return np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape)
+
+    # --- the scene as a whole ----------------------------------------------------------------------------------------
+
+    def verify(self, progress: Callable[[int], None] | None = None) -> list[Problem]:
+        """Check every byte: the SHA-256 of each key, the checksum of each tile. Decodes no pixels.
+
+        Parameters
+        ----------
+        progress : called with the number of bytes just checked
+        """
+        problems: list[Problem] = []
+        for key, record in self.manifest.files.items():
+            problems += self._verify_key(key, record, progress)
+        for array in self.meta.arrays:
+            for shard in self._shards():
+                key = self.meta.shard_key(array, shard)
+                found = self._verify_key(key, self.manifest.shards[key], progress)
+                problems += self._verify_tiles(array, shard, key) or found
+        return problems
+
+    def _verify_key(self, key: str, record: Record, progress: Callable[[int], None] | None) -> list[Problem]:
+        digest = hashlib.sha256()
+        try:
+            size = self._store.size(key)
+            if size != record.size:
+                return [Problem(key, f"has {size} bytes, its manifest says {record.size}")]
+            for at in range(0, size, _PIECE):
+                piece = self._store.read(key, at, min(_PIECE, size - at))
+                digest.update(piece)
+                if progress is not None:
+                    progress(len(piece))
+        except CorruptContainerError as error:
+            return [Problem(key, str(error))]
+        return [] if digest.hexdigest() == record.sha256 else [Problem(key, "its SHA-256 is not its manifest's")]
+
+    def _verify_tiles(self, array: str, shard: TileIndex, key: str) -> list[Problem]:
+        problems = []
+        for tile in self.grid.tiles_in_shard(shard):
+            try:
+                if self._tile(array, tile) is None and array not in self.meta.planes:
+                    raise self._tile_error(array, tile, "the tile is missing")
+            except CorruptTileError as error:
+                problems.append(Problem(key, str(error), array, tile))
+        return problems
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes on disk: per array, of the ``metadata``, of the ``container`` around them, and in ``total``."""
+        records, key = self.manifest.shards, self.meta.shard_key
+        sizes = {array: sum(records[key(array, s)].size for s in self._shards()) for array in self.meta.arrays}
+        metadata = sum(record.size for record in self.manifest.files.values()) + self._store.size(MANIFEST_KEY)
+        inside = sum(sizes.values()) + metadata
+        total = self._store.total_size() or inside
+        return {**sizes, "metadata": metadata, "container": total - inside, "total": total}
+
+    def close(self) -> None:
+        """Close the file."""
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        # Travels between processes as its path; each opens the scene on its own.
+        return type(self), (self.path,)
+
+
+def _gunzip(stored: bytes, size: int) -> bytes:
+    """Inflate a gzip stream that must hold exactly `size` bytes, never more than that in memory."""
+    stream = zlib.decompressobj(_GZIP)
+    try:
+        raw = stream.decompress(stored, size + 1)
+    except zlib.error as error:
+        raise CorruptTileError(f"gzip data is damaged: {error}") from error
+    if len(raw) != size or not stream.eof or stream.unused_data:
+        raise CorruptTileError(f"gzip data does not hold exactly {size} bytes")
+    return raw

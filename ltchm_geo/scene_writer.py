@@ -1,0 +1,136 @@
+"""Writing a compressed scene: whole shards in, a complete scene under its final name out, or nothing."""
+
+from __future__ import annotations
+
+import os
+import threading
+import zlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._documents import make_documents
+from ._sink import open_sink
+from .errors import UsageError
+from .manifest import MANIFEST_KEY, MAX_JSON, Manifest, Record
+from .scene_meta import SceneMeta
+from .shards import pack_shard
+from .tiles import pad_tile
+from .types import TileIndex
+
+__all__ = ["ContainerWriter"]
+
+
+class ContainerWriter:
+    """Writes one scene. Use it as a context manager and call `finish` at the end.
+
+    Until then everything lies in ``<destination>.part``; leaving the context without `finish`, by an error or not,
+    removes that, and what was under the destination's name before stays as it was. The `put` methods may be called from
+    many threads and in any order; the same calls in the same order write the same bytes.
+
+    Parameters
+    ----------
+    destination : path
+        ``*.zarr`` writes a folder, anything else a single file.
+    meta : SceneMeta
+    overwrite : bool
+        Replace an existing scene, at `finish`.
+
+    Raises
+    ------
+    DestinationExistsError, DestinationBusyError, DestinationError
+        Also from every `put` and from `finish`, for instance when the disk is full.
+    UsageError
+        When the metadata is larger than the format allows.
+    """
+
+    def __init__(self, destination: str | os.PathLike[str], meta: SceneMeta, overwrite: bool = False):
+        self.meta, self.grid = meta, meta.grid
+        documents = make_documents(meta)
+        if largest := next((key for key, data in documents.items() if len(data) > MAX_JSON), None):
+            raise UsageError(f"{largest} would take over {MAX_JSON} bytes: the source's tags or RPCs are too large")
+        self._records: dict[str, Record] = {}
+        self._lock = threading.Lock()
+        self._sink = open_sink(destination, overwrite)
+        try:
+            for key, data in documents.items():
+                self._sink.put(key, data)
+        except BaseException:
+            self._sink.abort()
+            raise
+        self._files = {key: Record.of(data) for key, data in documents.items()}
+
+    def put_shard(self, array: str, shard: TileIndex, chunks: Mapping[int, bytes]) -> None:
+        """Store the tiles of one shard of a band group.
+
+        Parameters
+        ----------
+        array : str
+            Name of the group, ``g0``, ``g1``, ...
+        shard : TileIndex
+            Position in `grid.shards`.
+        chunks : slot -> payload
+            Exactly the slots of `grid.tiles_in_shard(shard)`; see `TileGrid.slot`.
+        """
+        if array not in self.meta.arrays:
+            raise UsageError(f"the scene has no array {array!r}, only {', '.join(self.meta.arrays)}")
+        expected = {self.grid.slot(tile) for tile in self.grid.tiles_in_shard(shard)}
+        if chunks.keys() != expected:
+            raise UsageError(f"shard {tuple(shard)} of {array} needs slots {sorted(expected)}, got {sorted(chunks)}")
+        limit = self.meta.payload_limit(array)
+        if largest := max((len(chunk) for chunk in chunks.values() if len(chunk) > limit), default=0):
+            raise UsageError(f"a tile of {array} takes {largest} bytes, more than the {limit} allowed")
+        key = self.meta.shard_key(array, shard)
+        data = pack_shard(chunks, self.meta.shard**2)
+        record = Record.of(data)
+        with self._lock:
+            if key in self._records:
+                raise UsageError(f"shard {tuple(shard)} of {array} was stored already")
+            self._records[key] = record
+        self._sink.put(key, data)
+
+    def put_plane_shard(self, plane: str, shard: TileIndex, pixels: NDArray[Any]) -> None:
+        """Store one shard of ``alpha`` or ``mask`` exactly.
+
+        Parameters
+        ----------
+        pixels : (h, w) array
+            The pixels of `grid.shard_box(shard)` (clipped to the scene), in the scene's type, or bool for the mask.
+        """
+        if plane not in self.meta.planes:
+            raise UsageError(f"the scene has no plane {plane!r}")
+        box, dtype = self.grid.shard_box(shard), self.meta.array_dtype(plane)
+        if pixels.shape != (box.height, box.width) or pixels.dtype != dtype:
+            raise UsageError(f"{plane} {tuple(shard)} is {pixels.dtype} {pixels.shape}, not {dtype} {box[2:]}")
+        chunks = {}
+        for tile in self.grid.tiles_in_shard(shard):
+            rows, columns = self.grid.tile_box(tile).relative_to(box).slices
+            chunks[self.grid.slot(tile)] = _encode_plane(pad_tile(pixels[None, rows, columns], self.meta.tile))
+        self.put_shard(plane, shard, chunks)
+
+    def finish(self) -> None:
+        """Write the manifest and give the scene its final name. UsageError when shards are missing."""
+        shards = self.grid.shards
+        expected = len(self.meta.arrays) * shards.y * shards.x
+        if len(self._records) != expected:
+            raise UsageError(f"{expected - len(self._records)} of {expected} shards were not stored")
+        self._sink.put(MANIFEST_KEY, Manifest(self._records, self._files).pack())
+        self._sink.commit()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sink.abort()
+
+
+def _encode_plane(tile: NDArray[Any]) -> bytes:
+    """One tile as Zarr's codecs ``bytes`` (little-endian) and ``gzip`` store it, without a time stamp."""
+    raw = np.ascontiguousarray(tile, tile.dtype.newbyteorder("<")).tobytes()
+    stream = zlib.compressobj(6, wbits=31)
+    return stream.compress(raw) + stream.flush()

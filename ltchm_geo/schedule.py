@@ -1,0 +1,70 @@
+"""Stage 8: one dask task per shard, on this machine's threads.
+
+A task reads its window, codes it and stores it; memory is bounded by the number of workers times one shard, whatever
+the scene's size. Reading, network and entropy coding of different shards overlap because all of them release the GIL.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+
+from dask.base import compute
+from dask.delayed import delayed
+
+from .errors import UsageError
+from .types import TileIndex
+
+__all__ = ["Progress", "Ticker", "run_shards", "worker_count"]
+
+#: Called with the tiles done so far and their total; an exception raised in it cancels the run.
+Progress = Callable[[int, int], None]
+
+
+def worker_count(workers: int | None) -> int:
+    """Number of shards in work at once: as asked, else two, which keeps a device busy while the other reads or writes."""
+    if workers is None:
+        return min(2, os.cpu_count() or 1)
+    if not 1 <= workers <= 64:
+        raise UsageError(f"workers must be from 1 to 64, not {workers}")
+    return workers
+
+
+def run_shards(work: Callable[[TileIndex], None], shards: Sequence[TileIndex], workers: int) -> None:
+    """Call `work` for every shard, `workers` at a time; the first exception stops the rest and is raised."""
+    stopped = threading.Event()
+
+    def task(shard: TileIndex) -> None:
+        if stopped.is_set():
+            return
+        try:
+            work(shard)
+        except BaseException:
+            stopped.set()
+            raise
+
+    tasks = [delayed(task, pure=False)(shard) for shard in shards]
+    try:
+        compute(*tasks, scheduler="threads", num_workers=workers)
+    finally:
+        # On Ctrl-C dask returns while threads still work: whatever they begin next must not happen.
+        stopped.set()
+
+
+class Ticker:
+    """Counts finished tiles from any thread and tells a `Progress` callback."""
+
+    def __init__(self, total: int, progress: Progress | None):
+        self._total, self._progress = total, progress
+        self._done = 0
+        self._lock = threading.Lock()
+        if progress is not None:
+            progress(0, total)
+
+    def add(self, tiles: int) -> None:
+        """Count `tiles` more as done."""
+        with self._lock:
+            self._done += tiles
+            if self._progress is not None:
+                self._progress(self._done, self._total)

@@ -1,0 +1,128 @@
+"""From a training checkpoint to a weights file: float transforms in half precision, entropy path in integers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from ..nn.config import LEVELS_PER_ANCHOR, QUALITY_ANCHORS, level_to_lambda
+from ..nn.model import LTCHM
+from ..weights import MANIFEST, WeightsEntry
+from .data import Sampler
+from .integerise import integerise
+
+__all__ = ["calibration_latents", "export_weights", "float_tensors"]
+
+
+def float_tensors(model: LTCHM) -> dict[str, NDArray[np.generic]]:
+    """Tensors of g_a, g_s and h_a: convolution weights in half precision, vectors and GDN in single."""
+    tensors: dict[str, NDArray[np.generic]] = {}
+    for name in ("g_a", "g_s", "h_a"):
+        for key, value in getattr(model, name).state_dict().items():
+            half = value.ndim == 4
+            tensors[f"nn.{name}.{key}"] = value.detach().cpu().numpy().astype(np.float16 if half else np.float32)
+    return tensors
+
+
+@torch.no_grad()
+def calibration_latents(
+    model: LTCHM, sampler: Sampler, *, crops: int, size: int = 256, seed: int = 0
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32], int]]:
+    """Integer latents (y, z, level) of random crops, four at a time, sweeping all quality anchors."""
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    for start in range(0, crops, 4):
+        position = float(start // 4 % QUALITY_ANCHORS)
+        x = sampler.draw(4, size, generator)
+        y, z = model.analyse(x, torch.full((4,), position, device=device))
+        yield y.cpu().numpy(), z.cpu().numpy(), int(position * LEVELS_PER_ANCHOR)
+
+
+def export_weights(
+    model: LTCHM,
+    calibration: Iterator[tuple[NDArray[np.int32], NDArray[np.int32], int]],
+    folder: Path,
+    *,
+    tag: str,
+    status: str,
+    licence: str,
+    data: str,
+    recipe: str,
+    commit: str,
+    quality: tuple[float, float] = (0.0, QUALITY_ANCHORS - 1.0),
+    notes: str = "",
+    default: bool = True,
+) -> WeightsEntry:
+    """Write `<tag>.safetensors` into `folder` and enter it in the manifest there.
+
+    Parameters
+    ----------
+    model : LTCHM
+        Trained float network. Its transforms are written as they are; its entropy path is integerised.
+    calibration : iterator of (y, z, level)
+        Latents from which the integer ranges are chosen.
+    tag, status, licence, data, recipe, commit, notes : str
+        Provenance, see `WeightsEntry`.
+    quality : (float, float)
+        Range of quality positions the network was trained for.
+    default : bool
+        Make it the manifest's default.
+    """
+    exact, description = integerise(model, list(calibration))
+    tensors = float_tensors(model) | {f"entropy.{name}": value for name, value in exact.items()}
+    contiguous = {name: np.ascontiguousarray(value) for name, value in sorted(tensors.items())}
+    metadata = {
+        "ltchm_config": json.dumps(model.config.to_dict(), sort_keys=True),
+        "ltchm_entropy": json.dumps(description, sort_keys=True),
+    }
+    blob = save(contiguous, metadata)
+    lambdas = tuple(level_to_lambda(q * LEVELS_PER_ANCHOR) for q in quality)
+    entry = WeightsEntry(
+        tag=tag,
+        file=f"{tag}.safetensors",
+        sha256=hashlib.sha256(blob).hexdigest(),
+        bytes=len(blob),
+        N=model.config.channels,
+        lambdas=(lambdas[0], lambdas[1]),
+        status=status,
+        licence=licence,
+        data=data,
+        recipe=recipe,
+        commit=commit,
+        notes=notes,
+    )
+    _replace(folder / entry.file, blob)
+    _enter(folder, entry, default)
+    return entry
+
+
+def _enter(folder: Path, entry: WeightsEntry, default: bool) -> None:
+    path = folder / MANIFEST
+    found = json.loads(path.read_text()) if path.exists() else {"format": 1, "default": None, "entries": []}
+    others = [e for e in found["entries"] if e["tag"] != entry.tag]
+    found["entries"] = [*others, entry.to_dict()]
+    if default:
+        found["default"] = entry.tag
+    _replace(path, (json.dumps(found, indent=2) + "\n").encode())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def sources_of(paths: Sequence[Path]) -> str:
+    """Names of the data files, for the record."""
+    return ", ".join(path.name for path in paths)

@@ -1,0 +1,423 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scenes import ALPHA, MASK, META, SHAPE, SHARDS, payload, put_all, write
+
+from ltchm_geo import _store
+from ltchm_geo._json import dumps
+from ltchm_geo.container import MANIFEST_KEY, ContainerReader, ContainerWriter
+from ltchm_geo.errors import (
+    ContainerError,
+    CorruptContainerError,
+    CorruptTileError,
+    IncompleteContainerError,
+    NotAContainerError,
+    UnsupportedVersionError,
+    UsageError,
+)
+from ltchm_geo.shards import pack_shard
+from ltchm_geo.types import PixelBox, TileIndex
+
+
+@pytest.fixture(params=["scene.ltchm", "scene.zarr"])
+def scene(request, tmp_path) -> Path:
+    return write(tmp_path / request.param)
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    return write(tmp_path / "scene.ltchm")
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def pack(path: Path, content: dict[str, bytes], honest: bool = True) -> Path:
+    """Write `content` as a scene file; an honest one gets a manifest that fits it."""
+    if honest:
+        document = json.loads(content[MANIFEST_KEY])
+        for part in ("shards", "files"):
+            for key in document[part]:
+                data = content.get(key, b"")
+                document[part][key] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        content = {**content, MANIFEST_KEY: dumps(document)}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return path
+
+
+def edit_json(path: Path, key: str, edit: Callable[[dict], object]) -> Path:
+    content = members(path)
+    document = json.loads(content[key])
+    edit(document if key == MANIFEST_KEY else document["attributes"]["ltchm"])
+    return pack(path, {**content, key: json.dumps(document).encode()}, honest=key != MANIFEST_KEY)
+
+
+# --- what goes in comes out ------------------------------------------------------------------------------------------
+
+
+def test_round_trip(scene):
+    with ContainerReader(scene) as reader:
+        assert reader.meta == META
+        assert reader.grid == META.grid
+        for shard in SHARDS:
+            for group in ("g0", "g1"):
+                expected = {tile: payload(group, tile) for tile in META.grid.tiles_in_shard(shard)}
+                assert reader.shard_payloads(group, shard) == expected
+        whole = PixelBox(0, 0, *SHAPE)
+        np.testing.assert_array_equal(reader.plane("alpha", whole), ALPHA)
+        np.testing.assert_array_equal(reader.plane("mask", whole), MASK)
+        assert reader.plane("mask", whole).dtype == bool
+        assert reader.verify() == []
+    assert sorted(p.name for p in scene.parent.iterdir()) == [scene.name]
+
+
+@given(st.data())
+def test_plane_windows(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "windows.ltchm"
+    if not path.exists():
+        write(path)
+    y0, x0 = data.draw(st.integers(0, SHAPE.y - 1)), data.draw(st.integers(0, SHAPE.x - 1))
+    box = PixelBox(y0, x0, data.draw(st.integers(1, SHAPE.y - y0)), data.draw(st.integers(1, SHAPE.x - x0)))
+    with ContainerReader(path) as reader:
+        np.testing.assert_array_equal(reader.plane("alpha", box), ALPHA[box.slices])
+
+
+def test_sizes_add_up(scene):
+    with ContainerReader(scene) as reader:
+        sizes = reader.sizes()
+    on_disk = sum(p.stat().st_size for p in [scene, *scene.rglob("*")] if p.is_file())
+    assert sizes["total"] == on_disk == sum(size for name, size in sizes.items() if name != "total")
+    assert set(sizes) == {"g0", "g1", "alpha", "mask", "metadata", "container", "total"}
+
+
+def test_same_bytes_every_time(tmp_path):
+    assert write(tmp_path / "a.ltchm").read_bytes() == write(tmp_path / "b.ltchm").read_bytes()
+
+
+def test_file_is_an_ordinary_zip(file):
+    with zipfile.ZipFile(file) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist()[0] == "zarr.json"
+        assert archive.namelist()[-1] == MANIFEST_KEY
+        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+
+
+def test_folder_and_file_hold_the_same(tmp_path):
+    file, folder = write(tmp_path / "a.ltchm"), write(tmp_path / "a.zarr")
+    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert found == members(file)
+
+
+def test_a_scene_repacked_by_other_tools_still_reads(file):
+    content = members(file)
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in sorted(content.items()):
+            info = zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0))
+            info.extra = struct.pack("<HH4s", 0x7777, 4, b"abcd")
+            archive.writestr(info, data)
+    with ContainerReader(file) as reader:
+        assert reader.verify() == []
+
+
+def test_threads(scene):
+    with ContainerReader(scene) as reader, ThreadPoolExecutor(8) as pool:
+        tiles = [TileIndex(iy, ix) for iy in range(3) for ix in range(4)] * 20
+        found = list(pool.map(lambda tile: reader.tile_payload("g0", tile), tiles))
+    assert found == [payload("g0", tile) for tile in tiles]
+
+
+def test_threads_write(tmp_path):
+    path = tmp_path / "scene.ltchm"
+    with ContainerWriter(path, META) as writer, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda shard: put_all(writer, [shard]), SHARDS))
+        writer.finish()
+    with ContainerReader(path) as reader:
+        assert reader.verify() == []
+
+
+def test_reader_travels_between_processes(scene):
+    with ContainerReader(scene) as reader, pickle.loads(pickle.dumps(reader)) as copy:
+        assert copy.meta == reader.meta
+
+
+def test_import_and_open_are_light(file):
+    code = (
+        "import sys; from ltchm_geo.container import ContainerReader; ContainerReader(sys.argv[1]).close();"
+        "print(*{'torch', 'numba', 'zarr', 'rasterio'} & sys.modules.keys())"
+    )
+    command = [sys.executable, "-c", code, file]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+# --- damage is found, named, and confined ----------------------------------------------------------------------------
+
+
+def overwrite_in(scene: Path, old: bytes, new: bytes) -> None:
+    """Replace bytes wherever they lie in the scene, unnoticed by any file system."""
+    hits = 0
+    for path in [scene, *scene.rglob("*")]:
+        if path.is_file() and old in (data := path.read_bytes()):
+            path.write_bytes(data.replace(old, new))
+            hits += 1
+    assert hits == 1
+
+
+def test_damaged_tile_is_confined(scene):
+    bad = TileIndex(1, 2)
+    overwrite_in(scene, b"g0 1 2", b"g0 1 9")
+    with ContainerReader(scene) as reader:
+        found = reader.shard_payloads("g0", TileIndex(0, 1))
+        error = found.pop(bad)
+        assert isinstance(error, CorruptTileError)
+        assert (error.array, error.tile) == ("g0", (1, 2))
+        assert scene.name in str(error)
+        assert found == {t: payload("g0", t) for t in META.grid.tiles_in_shard(TileIndex(0, 1)) if t != bad}
+        with pytest.raises(CorruptTileError, match=r"tile \(1, 2\) of g0"):
+            reader.tile_payload("g0", bad)
+        assert [(p.key, p.array, p.tile) for p in reader.verify()] == [("0/g0/c/0/0/1", "g0", bad)]
+
+
+def test_damaged_shard_index(scene):
+    key = "0/g1/c/0/1/0"
+    data = members(scene)[key] if scene.is_file() else (scene / key).read_bytes()
+    overwrite_in(scene, data, data[:-12] + bytes(12))
+    with ContainerReader(scene) as reader:
+        found = reader.shard_payloads("g1", TileIndex(1, 0))
+        assert all(isinstance(error, CorruptTileError) and "index" in str(error) for error in found.values())
+        assert {p.tile for p in reader.verify()} == set(META.grid.tiles_in_shard(TileIndex(1, 0)))
+        assert reader.tile_payload("g0", TileIndex(2, 0)) == payload("g0", TileIndex(2, 0))
+
+
+def test_damage_outside_tiles_is_found(scene):
+    overwrite_in(scene, b"projection_x_coordinate", b"projection_x_c00rdinate")
+    with ContainerReader(scene) as reader:
+        assert [p.key for p in reader.verify()] == ["0/x/zarr.json"]
+
+
+def test_missing_and_short_files_in_a_folder(tmp_path):
+    scene = write(tmp_path / "scene.zarr")
+    (scene / "0/g0/c/0/0/0").unlink()
+    short = scene / "0/g0/c/0/0/1"
+    short.write_bytes(short.read_bytes()[:-1])
+    with ContainerReader(scene) as reader:
+        for tile in [TileIndex(0, 0), TileIndex(0, 2)]:
+            with pytest.raises(CorruptTileError, match="of g0"):
+                reader.tile_payload("g0", tile)
+        assert reader.tile_payload("g0", TileIndex(2, 2)) == payload("g0", TileIndex(2, 2))
+        assert {p.key for p in reader.verify()} == {"0/g0/c/0/0/0", "0/g0/c/0/0/1"}
+
+
+def test_empty_slot_is_a_missing_tile(file):
+    content = members(file)
+    content["0/g0/c/0/0/0"] = pack_shard({0: payload("g0", TileIndex(0, 0))}, 4)
+    with ContainerReader(pack(file, content)) as reader:
+        with pytest.raises(CorruptTileError, match="missing"):
+            reader.tile_payload("g0", TileIndex(0, 1))
+        assert [p.tile for p in reader.verify()] == [(0, 1), (1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("stored", [b"", b"junk", bytes(100), "bomb", "short", "trailing"])
+def test_hostile_plane(file, stored):
+    import gzip
+
+    made = {"bomb": bytes(1 << 26), "short": bytes(10), "trailing": bytes(64 * 64)}
+    data = gzip.compress(made[stored]) + b"x" * (stored == "trailing") if isinstance(stored, str) else stored
+    content = {**members(file), "0/mask/c/0/0": pack_shard(dict.fromkeys(range(4), data), 4)}
+    with (
+        ContainerReader(pack(file, content)) as reader,
+        pytest.raises(CorruptTileError, match=r"\(0, 0\) of mask"),
+    ):
+        reader.plane("mask", PixelBox(0, 0, 10, 10))
+
+
+def test_asking_for_what_is_not_there(file):
+    with ContainerReader(file) as reader:
+        with pytest.raises(UsageError, match="g7"):
+            reader.tile_payload("g7", TileIndex(0, 0))
+        with pytest.raises(UsageError, match="plane"):
+            reader.plane("g0", PixelBox(0, 0, 1, 1))
+        with pytest.raises(UsageError, match="inside"):
+            reader.plane("mask", PixelBox(0, 0, 151, 1))
+        with pytest.raises(IndexError):
+            reader.tile_payload("g0", TileIndex(3, 0))
+
+
+# --- hostile files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"", b"II*\0", b"PK\x05\x06" + bytes(18), b"\x89PNG\r\n\x1a\n" * 20])
+def test_not_a_container(tmp_path, content):
+    path = tmp_path / "scene.ltchm"
+    path.write_bytes(content)
+    with pytest.raises(NotAContainerError, match=r"scene\.ltchm"):
+        ContainerReader(path)
+
+
+def test_other_zips_and_folders_are_not_containers(tmp_path):
+    with pytest.raises(NotAContainerError):
+        ContainerReader(pack(tmp_path / "a.zip", {"a.txt": b"x"}, honest=False))
+    with pytest.raises(NotAContainerError):
+        ContainerReader(pack(tmp_path / "b.zip", {"zarr.json": b'{"attributes":{}}'}, honest=False))
+    with pytest.raises(NotAContainerError):
+        ContainerReader(tmp_path)
+    with pytest.raises(NotAContainerError, match="no such"):
+        ContainerReader(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("keep", [10, 100, 2000, -1, -22, -1000])
+def test_truncated(file, keep):
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(CorruptContainerError, match="cut short"):
+        ContainerReader(file)
+
+
+def test_every_truncation_and_many_flips_are_survived(file):
+    data = file.read_bytes()
+    random = np.random.default_rng(1)
+    for at in random.integers(0, len(data), 300):
+        flipped = bytearray(data)
+        flipped[at] ^= 1 << random.integers(8)
+        for hostile in (data[:at], bytes(flipped)):
+            file.write_bytes(hostile)
+            try:
+                with ContainerReader(file) as reader:
+                    reader.verify()
+                    reader.shard_payloads("g0", TileIndex(0, 0))
+            except ContainerError:
+                pass
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil", "/etc/evil", "0/../../evil", "a\\b", "C:evil", ".hidden", "0//x", "x/", "é", "a" * 300, "a" * 99 + "!"],
+)
+def test_unsafe_member_names(file, name):
+    with pytest.raises(CorruptContainerError, match="unsafe"):
+        ContainerReader(pack(file, {**members(file), name: b"x"}, honest=False))
+
+
+def test_duplicate_member(file):
+    with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("zarr.json", b"{}")
+    with pytest.raises(CorruptContainerError, match="two members"):
+        ContainerReader(file)
+
+
+def test_deflated_member(file):
+    content = members(file)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    with pytest.raises(CorruptContainerError, match="compressed or encrypted"):
+        ContainerReader(file)
+
+
+def test_extra_and_missing_members(file):
+    content = members(file)
+    with pytest.raises(CorruptContainerError, match="members"):
+        ContainerReader(pack(file, {**content, "extra": b"x"}))
+    without = {name: data for name, data in content.items() if name != "0/g0/c/0/0/0"}
+    with pytest.raises(CorruptContainerError, match="members"):
+        ContainerReader(pack(file, without))
+
+
+def test_directory_entry_that_claims_more_than_the_file_has(file):
+    data = bytearray(file.read_bytes())
+    at = data.rindex(b"PK\x01\x02")
+    data[at + 20 : at + 28] = struct.pack("<II", 2**31, 2**31)
+    file.write_bytes(data)
+    with pytest.raises(CorruptContainerError, match="outside"):
+        ContainerReader(file)
+
+
+def test_overlapping_members(file):
+    data = bytearray(file.read_bytes())
+    first = data.index(b"PK\x01\x02")
+    second = data.index(b"PK\x01\x02", first + 4)
+    data[second + 42 : second + 46] = data[first + 42 : first + 46]
+    file.write_bytes(data)
+    with pytest.raises(CorruptContainerError, match="overlaps"):
+        ContainerReader(file)
+
+
+def test_huge_directory(file, monkeypatch):
+    monkeypatch.setattr(_store, "_MAX_DIRECTORY", 100)
+    with pytest.raises(CorruptContainerError, match="directory"):
+        ContainerReader(file)
+
+
+def test_huge_json(file, monkeypatch):
+    root = members(file)["zarr.json"] + b" " * (1 << 24)
+    with pytest.raises(CorruptContainerError, match="allowed"):
+        ContainerReader(pack(file, {**members(file), "zarr.json": root}))
+
+
+@pytest.mark.parametrize(
+    "text", [b"[" * 200_000, b"{}", b'{"a":1,"a":2}', b"\xff", b"null", b'{"format":' + b"9" * 9999 + b"}"]
+)
+@pytest.mark.parametrize("key", ["zarr.json", MANIFEST_KEY])
+def test_hostile_json(file, key, text):
+    with pytest.raises(CorruptContainerError):
+        ContainerReader(pack(file, {**members(file), key: text}, honest=False))
+
+
+def test_newer_versions(file):
+    with pytest.raises(UnsupportedVersionError, match=r"scene\.ltchm.*update"):
+        ContainerReader(edit_json(file, "zarr.json", lambda scene: scene.update(format=1, unknown=2)))
+
+
+def test_newer_manifest(file):
+    with pytest.raises(UnsupportedVersionError, match="update"):
+        ContainerReader(edit_json(file, MANIFEST_KEY, lambda manifest: manifest.update(format=7)))
+
+
+@pytest.mark.parametrize("shape", [[10**9, 10**9], [2**20, 10**6], [151, 2200]])
+def test_huge_declared_shape(file, shape):
+    with pytest.raises(CorruptContainerError):
+        ContainerReader(edit_json(file, "zarr.json", lambda scene: scene.update(shape=shape)))
+
+
+def test_manifest_missing(file):
+    content = members(file)
+    del content[MANIFEST_KEY]
+    with pytest.raises(IncompleteContainerError, match="not finished"):
+        ContainerReader(pack(file, content, honest=False))
+
+
+@pytest.mark.parametrize(
+    ("edit", "error"),
+    [
+        (lambda m: m.update(complete=False), IncompleteContainerError),
+        (lambda m: m.update(complete=1), IncompleteContainerError),
+        (lambda m: m.update(more=1), CorruptContainerError),
+        (lambda m: m.update(shards=[]), CorruptContainerError),
+        (lambda m: m["shards"].popitem(), CorruptContainerError),
+        (lambda m: m["files"].pop("zarr.json"), CorruptContainerError),
+        (lambda m: m["files"].update({"../../etc/passwd": m["files"]["zarr.json"]}), CorruptContainerError),
+        (lambda m: m["files"]["zarr.json"].update(sha256="0" * 64), CorruptContainerError),
+        (lambda m: m["shards"]["0/g0/c/0/0/0"].update(bytes=5), CorruptContainerError),
+        (lambda m: m["shards"]["0/g0/c/0/0/0"].update(bytes=2**60), CorruptContainerError),
+        (lambda m: m["shards"]["0/g0/c/0/0/0"].update(sha256=5), CorruptContainerError),
+    ],
+)
+def test_hostile_manifest(file, edit, error):
+    with pytest.raises(error, match=r"scene\.ltchm"):
+        ContainerReader(edit_json(file, MANIFEST_KEY, edit))

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scenes import META
+
+from ltchm_geo import scene_meta
+from ltchm_geo._json import dumps, loads
+from ltchm_geo.container import BandGroup, SceneMeta
+from ltchm_geo.errors import (
+    CorruptContainerError,
+    UsageError,
+)
+from ltchm_geo.georef import BandInfo, Georef
+from ltchm_geo.radiometry import UINT8_MAPPING, BandMapping
+from ltchm_geo.types import Shape2d
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        META,
+        replace(META, weights=None, weights_tag=None, mask=False, source={}),
+        SceneMeta(
+            Shape2d(1, 1),
+            "float64",
+            (BandInfo("float64", nodata=float("inf")),),
+            Georef(),
+            (BandGroup("g0", (0,), (BandMapping(-1e300, 1e-300, -1e300, 1e-5),), (float("-inf"),)),),
+        ),
+    ],
+)
+def test_meta_round_trip(meta):
+    assert SceneMeta.from_dict(loads(dumps(meta.to_dict()))) == meta
+
+
+def test_meta_nan_survives():
+    info = BandInfo("float32", nodata=float("nan"))
+    group = BandGroup("g0", (0,), (UINT8_MAPPING,), (float("nan"),))
+    meta = SceneMeta(Shape2d(9, 9), "float32", (info,), Georef(), (group,))
+    found = SceneMeta.from_dict(loads(dumps(meta.to_dict())))
+    assert np.isnan(found.groups[0].fill[0])
+    assert found.bands == meta.bands
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [0, 5]},
+        {"shape": [2**31, 1]},
+        {"shape": [2**23, 2**23]},
+        {"shape": [2**20, 2**20]},  # too many shards of 128 pixels
+        {"shape": [5]},
+        {"shape": [5.0, 5]},
+        {"shape": [True, 5]},
+        {"shape": "55"},
+        {"dtype": "object"},
+        {"dtype": "complex64"},
+        {"dtype": "uint16"},  # bands say uint8
+        {"dtype": None},
+        {"bands": []},
+        {"bands": None},
+        {"groups": []},
+        {"groups": [None]},
+        {"tile": 0},
+        {"tile": 100},
+        {"tile": 1088},
+        {"shard": 65},
+        {"shard": 0},
+        {"level": 113},
+        {"level": -1},
+        {"level": None},
+        {"alpha": 5},
+        {"alpha": None},
+        {"alpha": 0},
+        {"mask": 1},
+        {"weights": "ab"},
+        {"weights": 3},
+        {"software": None},
+        {"source": []},
+        {"source": {"a": []}},
+        {"georef": {}},
+        {"surprise": 1},
+    ],
+)
+def test_meta_is_strict(change):
+    with pytest.raises(CorruptContainerError):
+        SceneMeta.from_dict({**META.to_dict(), **change})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "../g0"},
+        {"name": None},
+        {"bands": [0, 1]},
+        {"bands": [0, 1, 1]},
+        {"bands": [0, 1, 9]},
+        {"mapping": []},
+        {"mapping": [{"offset": None, "scale": 1, "low": 0, "high": 1}] * 3},
+        {"fill": [1]},
+        {"fill": ["x", 1, 1]},
+        {"fill": [[], 1, 1]},
+    ],
+)
+def test_group_is_strict(change):
+    groups = META.to_dict()["groups"]
+    with pytest.raises(CorruptContainerError):
+        SceneMeta.from_dict({**META.to_dict(), "groups": [{**groups[0], **change}, groups[1]]})
+
+
+def test_writer_refuses_contradictory_meta():
+    with pytest.raises(UsageError, match="exactly one group"):
+        replace(META, alpha=None)
+
+
+def test_limits_agree():
+    # A manifest entry takes at most about 140 bytes: a scene at the limit of shards fits into the manifest's limit.
+    from ltchm_geo.manifest import MAX_MANIFEST
+
+    assert scene_meta.MAX_SHARDS * 140 < MAX_MANIFEST
