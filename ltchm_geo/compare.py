@@ -273,7 +273,7 @@ class _Pixels:
             return ("no MS-SSIM: install it with pip install pytorch-msssim",)
         if min(self._reference.shape) < MIN_SIDE:
             return (f"no MS-SSIM: it needs at least {MIN_SIDE} x {MIN_SIDE} pixels",)
-        return ("no MS-SSIM: no block of 1024 x 1024 pixels is free of holes",)
+        return ("no MS-SSIM: every block of the image has holes",)
 
     def _tick(self, blocks: int) -> None:
         self._done += blocks

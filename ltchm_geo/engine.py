@@ -81,13 +81,13 @@ class Engine:
         with clock("network"), torch.inference_mode():
             latents = [self._analyse(part, level) for part in torch.from_numpy(x).split(self._batch)]
             y, z = (torch.cat(parts) for parts in zip(*latents, strict=True))
-        return self.coder.encode(y, z, level, clock=clock)
+        return self.coder.encode(y, z, level)
 
     def decode_latents(
         self, streams: Sequence[bytes], level: int, tile: int, clock: StageClock | None = None
     ) -> tuple[torch.Tensor, NDArray[np.bool_]]:
         """Latents y (B, N, T/16, T/16) int32 and, per tile, whether its stream was intact (y means nothing if not)."""
-        y, _, intact = self.coder.decode(streams, level, (tile // 16, tile // 16), clock=clock or StageClock())
+        y, _, intact = self.coder.decode(streams, level, (tile // 16, tile // 16))
         return y, intact
 
     def synthesise(self, y: torch.Tensor, level: int, clock: StageClock | None = None) -> NDArray[np.float32]:

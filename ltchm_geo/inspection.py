@@ -230,7 +230,7 @@ def _decode_group(decoder: Any, group: BandGroup, shard: TileIndex) -> Iterator[
     payloads = {tile: data for tile, data in stored.items() if isinstance(data, bytes)}
     errors = {tile: data for tile, data in stored.items() if isinstance(data, CorruptTileError)}
     if payloads:
-        checked = check_latents(list(payloads.values()), decoder.engine, meta.tile, group_coding(meta, group))
+        checked = check_latents(list(payloads.values()), group_coding(meta, group), decoder.engine, meta.tile)
         errors |= {tile: error for tile, error in zip(payloads, checked, strict=True) if error is not None}
     for tile, error in sorted(errors.items()):
         yield Problem(meta.shard_key(group.name, shard), str(error), group.name, tile)

@@ -48,7 +48,8 @@ def metadata_differences(reference: _Raster, test: _Raster) -> tuple[MetadataDif
     Two things are no differences, for no GeoTIFF can keep them: names of control points, and a first band whose colour
     is undefined, not gray. A raster that does not say AREA_OR_POINT is one of areas.
     """
-    ours, theirs = _describe(reference), _describe(test)
+    common = min(len(reference.bands), len(test.bands))  # that one has more is said once, not for each property
+    ours, theirs = _describe(reference, common), _describe(test, common)
     return tuple(
         MetadataDifference(field, ours.get(field), theirs.get(field))
         for field in sorted(ours.keys() | theirs.keys(), key=[*ours, *theirs].index)
@@ -56,7 +57,7 @@ def metadata_differences(reference: _Raster, test: _Raster) -> tuple[MetadataDif
     )
 
 
-def _describe(raster: _Raster) -> dict[str, str]:
+def _describe(raster: _Raster, bands: int) -> dict[str, str]:
     """Whatever is there, as text by field name. Numbers are written out in full, so that equal text is equal value."""
     georef = raster.georef
     found = {
@@ -71,7 +72,7 @@ def _describe(raster: _Raster) -> dict[str, str]:
         "RPC": None if georef.rpcs is None else str(dict(sorted(georef.rpcs.items()))),
         **dict(_tags("tag", {**georef.tags, "": {"AREA_OR_POINT": "Area", **georef.tags.get("", {})}})),
     }
-    for number, band in enumerate(raster.bands, start=1):
+    for number, band in enumerate(raster.bands[:bands], start=1):
         found |= _describe_band(band, number)
     return {field: text for field, text in found.items() if text is not None}
 

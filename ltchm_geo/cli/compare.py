@@ -53,21 +53,30 @@ def compare(
 def _describe(found: Comparison) -> str:
     parts = [f"{found.test}, compared with {found.reference}"]
     if found.same_size:
-        holes = "identical" if found.same_validity else f"{text.counted(found.validity_changed, 'pixel')} differ"
+        holes = "identical" if found.same_validity else f"different at {text.counted(found.validity_changed, 'pixel')}"
         rows = [
             ("PSNR", "inf (identical)" if found.same_pixels else f"{text.number(found.psnr)} dB"),
             ("MS-SSIM", None if found.ms_ssim is None else f"{found.ms_ssim:.5f}"),
             ("holes", holes),
-            ("metadata", "identical" if found.same_metadata else f"{len(found.metadata)} differ, see below"),
+            (
+                "metadata",
+                "identical" if found.same_metadata else f"{text.counted(len(found.metadata), 'difference')}, see below",
+            ),
         ]
         parts += [text.facts(rows), "", _band_table(found)]
     if found.metadata:
-        rows_changed = [
-            (change.field, text.shorten(change.reference or "-", 30), text.shorten(change.test or "-", 30))
-            for change in found.metadata
-        ]
+        rows_changed = [(d.field, _value(d.field, d.reference), _value(d.field, d.test)) for d in found.metadata]
         parts += ["", text.table(("metadata", "reference", "test"), rows_changed, left=(0, 1, 2))]
     return "\n".join([*parts, *(["", *found.notes] if found.notes else [])])
+
+
+def _metadata(found: Comparison) -> str:
+    return f"{text.counted(len(found.metadata), 'difference')}, see below" if found.metadata else "identical"
+
+
+def _value(field: str, value: str | None) -> str:
+    name = text.crs_name(value) if field.endswith("CRS") else value
+    return "-" if name is None else text.shorten(name, 30)
 
 
 def _band_table(found: Comparison) -> str:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.argument("src")
 @click.argument("dst", required=False)
 @click.option(
-    "-Q", "--quality", type=click.IntRange(1, 100), metavar="Q", help="1 (smallest) to 100 (best).  [default: 50]"
+    "-Q", "--quality", type=click.IntRange(1, 100), metavar="Q", help="The higher, the better; 50 unless given."
 )
 @click.option(
     "-L",
@@ -42,9 +42,14 @@ if TYPE_CHECKING:
     "lambda_",
     type=click.FloatRange(128, 16384),
     metavar="L",
-    help="Instead of a quality, the weight of distortion against rate: 128 (smallest) to 16384 (best).",
+    help="Instead of a quality, the weight of distortion against rate.",
 )
-@click.option("-m", "--model", metavar="NAME", help="Weights by tag, SHA-256 or path.  [default: the installed ones]")
+@click.option(
+    "-m",
+    "--model",
+    metavar="NAME",
+    help="Weights by tag, SHA-256 or path; the installed default unless given.",
+)
 @click.option(
     "--tile-size",
     type=click.IntRange(64, 1024),

@@ -6,11 +6,11 @@ import click
 
 from ltchm_geo.cli import text
 from ltchm_geo.cli.options import (
-    Bands,
     Reporter,
     device_option,
     json_option,
     overwrite_option,
+    parse_bands,
     quiet_option,
     workers_option,
 )
@@ -36,7 +36,7 @@ _WINDOW = (click.IntRange(min=0), click.IntRange(min=0), click.IntRange(min=1), 
     metavar="ROW COL HEIGHT WIDTH",
     help="Only these pixels; rows and columns count from 0 at the upper left.",
 )
-@click.option("--bands", type=Bands(), metavar="1,2,3", help="Only these bands, in this order.")
+@click.option("--bands", callback=parse_bands, metavar="1,2,3", help="Only these bands, in this order.")
 @click.option("--allow-damaged", is_flag=True, help="Put nodata (or 0) in place of damaged tiles instead of stopping.")
 @device_option
 @workers_option

@@ -17,7 +17,7 @@ import click
 @click.option("--recipe", default="", help="How they were trained, for the record.")
 @click.option("--commit", default="", help="Commit they were trained at, for the record.")
 @click.option("--notes", default="", help="Anything else, for the record.")
-@click.option("--crops", default=64, show_default=True, help="256-pixel crops used for calibration.")
+@click.option("--crops", default=32, show_default=True, help="256-pixel crops used for calibration.")
 def export(
     checkpoint: Path,
     data: tuple[Path, ...],
@@ -40,7 +40,7 @@ def export(
     import torch
 
     from ltchm_geo.training.data import Sampler, load_pools
-    from ltchm_geo.training.export import calibration_latents, export_weights, sources_of
+    from ltchm_geo.training.export import export_weights, sources_of
     from ltchm_geo.training.loop import average_model, read_checkpoint
 
     facts, _ = read_checkpoint(checkpoint)
@@ -48,7 +48,7 @@ def export(
     sampler = Sampler(load_pools(data, torch.device("cpu")), facts["recipe"]["weights"])
     entry = export_weights(
         model,
-        calibration_latents(model, sampler, crops=crops),
+        sampler.draw(crops, 256, torch.Generator().manual_seed(0)),
         out,
         tag=tag,
         status=status,

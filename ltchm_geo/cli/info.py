@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import click
@@ -47,7 +46,7 @@ def _describe(found: SceneInfo) -> str:
         ("quality", f"{found.quality} of 100 (level {meta.level})"),
         ("weights", f"{meta.weights_tag or 'unnamed'} (SHA-256 {meta.weights[:16]}...)" if meta.weights else "none"),
         ("tiles", f"{shape.x} x {shape.y} of {meta.tile} pixels, in shards of {meta.shard} x {meta.shard}"),
-        ("CRS", _crs_name(meta.georef.crs) or "none"),
+        ("CRS", text.crs_name(meta.georef.crs) or "none"),
         ("pixel size", _pixel_size(meta.georef.transform)),
         ("origin", _origin(meta.georef.transform)),
         ("control", text.counted(len(meta.georef.gcps), "ground control point") if meta.georef.gcps else None),
@@ -76,16 +75,6 @@ def _band_table(found: SceneInfo) -> str:
     sizes = [(name, text.size(found.sizes[name])) for name in (*meta.arrays, "metadata", "container")]
     bands = text.table(("band", "name", "colour", "nodata", "unit", "stored in"), rows, left=(1, 2, 4, 5))
     return f"{bands}\n\n{text.table(('part', 'size'), sizes)}"
-
-
-def _crs_name(wkt: str | None) -> str | None:
-    """Name and code of a CRS from its WKT, without a library that knows what they mean."""
-    if wkt is None:
-        return None
-    name = re.search(r'"((?:[^"]|"")*)"', wkt)
-    code = re.search(r'ID\["(\w+)",\s*"?(\w+)"?\]\]\s*$', wkt)
-    label = text.shorten(name.group(1), 50) if name else "unnamed"
-    return f"{label} ({code.group(1)}:{code.group(2)})" if code else label
 
 
 def _pixel_size(transform: tuple[float, ...] | None) -> str | None:

@@ -13,6 +13,7 @@ import contextlib
 import json
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,12 +22,12 @@ from typing import Any
 import click
 
 __all__ = [
-    "Bands",
     "Reporter",
     "device_option",
     "json_option",
     "jsonable",
     "overwrite_option",
+    "parse_bands",
     "quiet_option",
     "workers_option",
     "write_event",
@@ -50,19 +51,15 @@ workers_option = click.option(
 )
 
 
-class Bands(click.ParamType):
-    """Band numbers, counted from 1: ``3`` or ``4,3,2``."""
-
-    name = "bands"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Parse; a value that is already parsed passes through."""
-        if isinstance(value, tuple):
-            return value
-        parts = [part.strip() for part in str(value).split(",")]
-        if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-            self.fail(f"{value!r} is not a list of band numbers such as 4,3,2 (the first band is 1).", param, ctx)
-        return tuple(map(int, parts))
+def parse_bands(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Option callback: band numbers from 1, such as ``3`` or ``4,3,2``."""
+    if value is None:
+        return None
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        message = f"{value!r} is not a list of band numbers such as 4,3,2 (the first band is 1)."
+        raise click.BadParameter(message, ctx, param)
+    return tuple(map(int, parts))
 
 
 class Reporter:
@@ -135,13 +132,14 @@ def _json_progress() -> Progress:
 
 @contextlib.contextmanager
 def _progress_bar(label: str) -> Iterator[Progress | None]:
-    if not click.get_text_stream("stderr").isatty():
+    if not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 _MORE = 40
@@ -13,12 +14,11 @@ def size(count: int | None) -> str:
         return "unknown"
     if count < 1000:
         return f"{count} bytes"
-    number, unit = float(count), "bytes"
-    for unit in ("kB", "MB", "GB", "TB", "PB"):
-        number /= 1000
-        if number < 999.5:
-            break
-    return f"{number:.3g} {unit}" if number < 100 else f"{number:.0f} {unit}"
+    value, units = count / 1000, ["kB", "MB", "GB", "TB", "PB"]
+    while value >= 999.5 and len(units) > 1:
+        value /= 1000
+        del units[0]
+    return f"{value:.3g} {units[0]}" if value < 99.95 else f"{value:.0f} {units[0]}"
 
 
 def duration(seconds: float) -> str:
@@ -43,6 +43,16 @@ def shorten(text: str, width: int) -> str:
     """Text on one line, at most `width` characters."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def crs_name(wkt: str | None) -> str | None:
+    """Code and name of a CRS from its WKT, without a library that knows what they mean."""
+    if wkt is None:
+        return None
+    name = re.search(r'"((?:[^"]|"")*)"', wkt)
+    code = re.search(r'ID\["(\w+)",\s*"?(\w+)"?\]\]\s*$', wkt)
+    label = shorten(name.group(1), 50) if name else "unnamed"
+    return f"{code.group(1)}:{code.group(2)}, {label}" if code else label
 
 
 def facts(rows: Iterable[tuple[str, str | None]]) -> str:

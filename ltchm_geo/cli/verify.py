@@ -47,13 +47,12 @@ def verify(ctx: click.Context, src: str, deep: bool, device: str, as_json: bool,
 
 
 def _describe(report: VerifyReport) -> str:
-    checked = f"{text.counted(report.tiles, 'tile')} {'decoded' if report.deep else 'checked'}"
     if report.ok:
-        return f"{report.path}: sound, {checked} in {text.duration(report.seconds)}"
+        done = f"{text.counted(report.tiles, 'tile')} {'decoded' if report.deep else 'checked'}"
+        return f"{report.path}: sound, {done} in {text.duration(report.seconds)}"
     tiles = len({(problem.array, problem.tile) for problem in report.problems if problem.tile is not None})
-    summary = f"{tiles} of {checked}" if tiles else f"no tile of {checked}"
     rows = [_row(problem, str(report.path)) for problem in report.problems]
-    return f"{report.path}: damaged; {summary}\n{text.table(('part', 'row', 'column', 'problem'), rows, left=(0, 3))}"
+    return f"{report.path}: damaged, {tiles} of {text.counted(report.tiles, 'tile')}\n{text.table(('part', 'row', 'column', 'problem'), rows, left=(0, 3))}"
 
 
 def _row(problem: Problem, path: str) -> tuple[str, str, str, str]:

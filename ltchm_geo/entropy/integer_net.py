@@ -28,8 +28,8 @@ HYPER_RATIO = 4
 _PARAMETERS = 9
 _TAPS = 12
 _MAX_LAYERS = 64
-_CHUNK_ROWS = 2048  # positions multiplied at once when encoding: keeps the operands in the cache
-_CHUNK_TILES = 64
+_CHUNK_TILES = 64  # coded at once: bounds the memory
+_CACHED_TILES = 8  # passed through whole maps at once on a CPU: keeps the operands in its cache
 
 
 class Layer(Protocol):
@@ -75,6 +75,7 @@ class IntegerNet:
         self.mode: ar.Mode = mode  # type: ignore[assignment]
         if spec.get("version") != SPEC_VERSION or set(spec) != {"version", "channels", "hyper"}:
             raise InvalidWeightsError("exact network: unknown version or keys of its description; update ltchm_geo")
+        self._tiles = _CACHED_TILES if self.device.type == "cpu" else _CHUNK_TILES
         n = self.channels = integer(spec, "channels", 8, MAX_CHANNELS)
         store = Store(tensors, self.device, self.mode)
         self._layers = _hyper_layers(store, spec["hyper"], n)
@@ -102,19 +103,22 @@ class IntegerNet:
         """Features (B, 2N, 4 hz, 4 wz) float64 of z (B, N, hz, wz) int32 at a quality level 0 ... 112."""
         if z.ndim != 4 or z.shape[1] != self.channels:
             raise UsageError(f"z must be (B, {self.channels}, h, w), not {tuple(z.shape)}")
+        affine = self._hyper_affine.at(level)
+        return torch.cat([self._synthesise(part, affine) for part in z.split(self._tiles)])
+
+    def _synthesise(self, z: Tensor, affine: tuple[Tensor, Tensor]) -> Tensor:
         x = _activation(z, self.device).permute(0, 2, 3, 1).contiguous()
         for layer in self._layers:
             x = layer(x)
-        return ar.affine(x, *self._hyper_affine.at(level)).permute(0, 3, 1, 2)
+        return ar.affine(x, *affine).permute(0, 3, 1, 2)
 
     def parameters(self, hyper: Tensor, y: Tensor, level: int) -> NDArray[np.int16]:
         """Parameters (B, P, 9, N) int16 of all latents y (B, N, h, w) int32, positions in wavefront order."""
         if y.shape != (len(hyper), self.channels, *hyper.shape[2:]):
             raise UsageError(f"y {tuple(y.shape)} does not fit hyper features {tuple(hyper.shape)}")
         h, w = y.shape[2:]
-        chunk = max(1, _CHUNK_ROWS // (h * w))
         out = []
-        for part, latents in zip(hyper.split(chunk), y.split(chunk), strict=True):
+        for part, latents in zip(hyper.split(self._tiles), y.split(self._tiles), strict=True):
             stepper = Stepper(self, part, level, steps=[np.concatenate(rans.wavefront(h, w))])
             stepper.fill(latents)
             out.append(stepper.step(0))

@@ -5,21 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
+from torch import Tensor
 
 from ..nn.config import LEVELS_PER_ANCHOR, QUALITY_ANCHORS, level_to_lambda
 from ..nn.model import LTCHM
 from ..weights import MANIFEST, WeightsEntry
-from .data import Sampler
-from .integerise import integerise
+from .integerise import calibration_latents, integerise
 
-__all__ = ["calibration_latents", "export_weights", "float_tensors"]
+__all__ = ["export_weights", "float_tensors", "sources_of"]
 
 
 def float_tensors(model: LTCHM) -> dict[str, NDArray[np.generic]]:
@@ -32,23 +31,9 @@ def float_tensors(model: LTCHM) -> dict[str, NDArray[np.generic]]:
     return tensors
 
 
-@torch.no_grad()
-def calibration_latents(
-    model: LTCHM, sampler: Sampler, *, crops: int, size: int = 256, seed: int = 0
-) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32], int]]:
-    """Integer latents (y, z, level) of random crops, four at a time, sweeping all quality anchors."""
-    device = next(model.parameters()).device
-    generator = torch.Generator(device).manual_seed(seed)
-    for start in range(0, crops, 4):
-        position = float(start // 4 % QUALITY_ANCHORS)
-        x = sampler.draw(4, size, generator)
-        y, z = model.analyse(x, torch.full((4,), position, device=device))
-        yield y.cpu().numpy(), z.cpu().numpy(), int(position * LEVELS_PER_ANCHOR)
-
-
 def export_weights(
     model: LTCHM,
-    calibration: Iterator[tuple[NDArray[np.int32], NDArray[np.int32], int]],
+    crops: Tensor,
     folder: Path,
     *,
     tag: str,
@@ -67,8 +52,8 @@ def export_weights(
     ----------
     model : LTCHM
         Trained float network. Its transforms are written as they are; its entropy path is integerised.
-    calibration : iterator of (y, z, level)
-        Latents from which the integer ranges are chosen.
+    crops : (B, 3, S, S)
+        Typical tiles in [0, 1], from which the integer ranges are chosen.
     tag, status, licence, data, recipe, commit, notes : str
         Provenance, see `WeightsEntry`.
     quality : (float, float)
@@ -76,7 +61,8 @@ def export_weights(
     default : bool
         Make it the manifest's default.
     """
-    exact, description = integerise(model, list(calibration))
+    levels = [anchor * LEVELS_PER_ANCHOR for anchor in range(QUALITY_ANCHORS)]
+    exact, description = integerise(model, calibration_latents(model, crops, levels))
     tensors = float_tensors(model) | {f"entropy.{name}": value for name, value in exact.items()}
     contiguous = {name: np.ascontiguousarray(value) for name, value in sorted(tensors.items())}
     metadata = {

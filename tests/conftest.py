@@ -1,0 +1,42 @@
+"""Fixtures that many tests share: a small random network, installed as the only weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with untrained weights of a very narrow network: files made with it are bad pictures, but exact ones."""
+    import torch
+
+    from ltchm_geo.nn.config import ModelConfig
+    from ltchm_geo.nn.model import LTCHM
+    from ltchm_geo.training.export import export_weights
+
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(1)
+    model = LTCHM(ModelConfig(channels=32, parameter_width=64)).eval()
+    export_weights(
+        model,
+        torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(2)),
+        folder,
+        tag="tiny-random",
+        status="preview",
+        licence="none",
+        data="none",
+        recipe="random",
+        commit="none",
+    )
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make the tiny random weights the default of this test."""
+    monkeypatch.setenv("LTCHM_WEIGHTS", str(tiny_weights))
+    return tiny_weights

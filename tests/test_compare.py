@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.control import GroundControlPoint
+
+from ltchm_geo import compare
+from ltchm_geo.compare import Comparison, compare_rasters
+from ltchm_geo.errors import SourceError
+from ltchm_geo.metrics import psnr
+
+DATA = Path(__file__).parent / "data"
+PIXELS = (np.arange(3 * 40 * 50) * 7 % 200 + 20).astype(np.uint8).reshape(3, 40, 50)
+BASE: dict[str, Any] = {
+    "driver": "GTiff",
+    "crs": "EPSG:32633",
+    "transform": Affine(10, 0, 5e5, 0, -10, 4e6),
+    "photometric": "RGB",
+}
+
+
+def make(path: Path, pixels: np.ndarray = PIXELS, **profile: Any) -> Path:
+    count, height, width = pixels.shape
+    described = {**BASE, "count": count, "height": height, "width": width, "dtype": pixels.dtype.name, **profile}
+    with rasterio.open(path, "w", **described) as dataset:
+        dataset.write(pixels)
+    return path
+
+
+def changed_fields(found: Comparison) -> list[str]:
+    return [difference.field for difference in found.metadata]
+
+
+@pytest.mark.parametrize("path", sorted(DATA.glob("*.tif")), ids=lambda path: path.stem)
+def test_a_scene_equals_itself(path: Path) -> None:
+    found = compare_rasters(path, path)
+    assert found.same_size
+    assert found.same_metadata
+    assert found.same_validity
+    assert found.same_pixels
+    assert found.psnr == math.inf
+
+
+def test_errors_are_those_of_the_pixels(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(-3, 4, PIXELS.shape)
+    noise[1] = 0
+    test = (PIXELS + noise).astype(np.uint8)
+    found = compare_rasters(make(tmp_path / "a.tif"), make(tmp_path / "b.tif", test))
+    assert [band.name for band in found.bands] == ["red", "green", "blue"]
+    assert found.bands[0].mse == pytest.approx((noise[0] ** 2).mean())
+    assert found.bands[0].mean_error == pytest.approx(noise[0].mean())
+    assert (found.bands[0].max_error, found.bands[1].max_error) == (3, 0)
+    assert found.bands[1].psnr == math.inf
+    assert found.psnr == pytest.approx(psnr(PIXELS, test, 255))
+    assert found.same_validity
+    assert found.same_metadata
+    assert not found.same_pixels
+    assert "161" in found.notes[0]
+
+
+def test_only_pixels_valid_in_both_count(tmp_path: Path) -> None:
+    reference, test = PIXELS.astype(np.int16) * 10, PIXELS.astype(np.int16) * 10 + 4
+    reference[:, 0, :5] = -9999
+    test[:, 0, :3] = -9999
+    paths = [make(tmp_path / f"{i}.tif", p, nodata=-9999) for i, p in enumerate((reference, test))]
+    found = compare_rasters(*paths)
+    assert found.validity_changed == 2
+    assert not found.same_validity
+    assert found.bands[0].count == 40 * 50 - 5
+    assert found.bands[0].max_error == 4
+    assert found.bands[0].peak == np.ptp(reference[0][reference[0] != -9999])
+    assert found.bands[0].psnr == pytest.approx(20 * math.log10(found.bands[0].peak / 4))
+
+
+def test_nan_marks_holes(tmp_path: Path) -> None:
+    reference = PIXELS.astype(np.float32)
+    reference[0, 5, 5] = math.nan
+    test = reference + np.float32(0.5)
+    test[2, 6, 6] = math.nan
+    paths = [make(tmp_path / f"{i}.tif", p) for i, p in enumerate((reference, test))]
+    found = compare_rasters(*paths)
+    assert found.validity_changed == 1
+    assert found.bands[0].max_error == found.bands[2].max_error == 0.5
+
+
+def test_alpha_marks_holes_and_is_compared_whole(tmp_path: Path) -> None:
+    reference = np.concatenate([PIXELS, np.full((1, 40, 50), 255, np.uint8)])
+    reference[3, :4] = 0
+    test = reference.copy()
+    test[0, :4] += 30  # under the mask: nobody sees it
+    test[3, 0, 0] = 1
+    paths = [make(tmp_path / f"{i}.tif", p) for i, p in enumerate((reference, test))]
+    found = compare_rasters(*paths)
+    assert found.validity_changed == 1
+    assert found.bands[0].max_error == 0
+    assert (found.bands[3].name, found.bands[3].count, found.bands[3].max_error) == ("alpha", 2000, 1)
+    assert found.psnr == math.inf
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"crs": "EPSG:32634"}, "CRS"),
+        ({"crs": None}, "CRS"),
+        ({"transform": Affine(10, 0, 5e5 + 1e-6, 0, -10, 4e6)}, "transform"),
+        ({"nodata": 0}, "band 1 nodata"),
+        ({"photometric": "MINISBLACK"}, "band 2 colour"),
+    ],
+)
+def test_profile_differences(change: dict[str, Any], field: str, tmp_path: Path) -> None:
+    found = compare_rasters(make(tmp_path / "a.tif"), make(tmp_path / "b.tif", **change))
+    assert field in changed_fields(found)
+    assert not found.same_metadata
+    assert found.same_pixels
+
+
+def test_differences_of_what_is_set_afterwards(tmp_path: Path) -> None:
+    ours, theirs = make(tmp_path / "a.tif"), make(tmp_path / "b.tif")
+    with rasterio.open(theirs, "r+") as dataset:
+        dataset.update_tags(SENSOR="eye")
+        dataset.update_tags(2, ns="calibration", gain="1.5")
+        dataset.set_band_description(1, "rot")
+        dataset.set_band_unit(3, "K")
+        dataset.scales = (1, 0.1, 1)
+        dataset.offsets = (0, 0, -273.15)
+    found = compare_rasters(ours, theirs)
+    assert {(d.field, d.reference, d.test) for d in found.metadata} == {
+        ("tag SENSOR", None, "eye"),
+        ("band 2 tag calibration:gain", None, "1.5"),
+        ("band 1 description", None, "rot"),
+        ("band 3 unit", None, "K"),
+        ("band 2 scale", "1.0", "0.1"),
+        ("band 3 offset", "0.0", "-273.15"),
+    }
+
+
+def test_control_points_are_told_by_place_not_name(tmp_path: Path) -> None:
+    def with_points(path: Path, x: float, name: str) -> Path:
+        make(path, transform=None, crs=None)
+        points = [GroundControlPoint(row=r, col=c, x=x + c, y=5 - r, z=0, id=f"{name}{r}") for r, c in ((0, 0), (9, 3))]
+        with rasterio.open(path, "r+") as dataset:
+            dataset.gcps = (points, "EPSG:4326")
+        return path
+
+    reference = with_points(tmp_path / "a.tif", 7.0, "a")
+    assert compare_rasters(reference, with_points(tmp_path / "b.tif", 7.0, "b")).same_metadata
+    assert changed_fields(compare_rasters(reference, with_points(tmp_path / "c.tif", 7.5, "a"))) == ["control points"]
+
+
+def test_sizes_that_differ_are_told_and_pixels_left(tmp_path: Path) -> None:
+    smaller = make(tmp_path / "b.tif", PIXELS[:, :30])
+    found = compare_rasters(make(tmp_path / "a.tif"), smaller)
+    assert (found.same_size, found.same_validity, found.same_pixels, found.bands) == (False, False, False, ())
+    assert changed_fields(found) == ["size"]
+    single = compare_rasters(tmp_path / "a.tif", make(tmp_path / "c.tif", PIXELS[:1], photometric="MINISBLACK"))
+    assert "bands" in changed_fields(single)
+    assert not any("band 2" in field for field in changed_fields(single))
+
+
+def test_other_data_types_are_compared_by_value(tmp_path: Path) -> None:
+    found = compare_rasters(make(tmp_path / "a.tif"), make(tmp_path / "b.tif", PIXELS.astype(np.float32) + 0.25))
+    assert found.bands[0].max_error == 0.25
+    assert "data type" in changed_fields(found)
+
+
+def test_windows_do_not_change_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    reference = rng.integers(0, 4000, (3, 1100, 1600), np.uint16)
+    reference[:, 500, 500] = 0
+    test = reference + rng.integers(0, 9, reference.shape, np.uint16)
+    test[:, 500, 500] = 0
+    paths = [
+        make(tmp_path / f"{i}.tif", p, nodata=0, photometric="MINISBLACK") for i, p in enumerate((reference, test))
+    ]
+    monkeypatch.setattr(compare, "available", lambda: False)
+    seen: list[tuple[int, int]] = []
+    whole = compare_rasters(*paths, progress=lambda done, total: seen.append((done, total)))
+    monkeypatch.setattr(compare, "_WINDOW_BYTES", 1)
+    parts = compare_rasters(*paths)
+    assert seen[-1] == (8, 8)  # 2 x 2 blocks, looked at twice
+    assert [b.to_dict() for b in parts.bands] == [pytest.approx(b.to_dict()) for b in whole.bands]
+    assert parts.validity_changed == whole.validity_changed
+    valid = (reference != 0) & (test != 0)
+    assert whole.bands[1].mse == pytest.approx(((test.astype(int) - reference)[1][valid[1]] ** 2).mean())
+
+
+def test_ms_ssim_of_each_band(tmp_path: Path) -> None:
+    pytest.importorskip("pytorch_msssim")
+    reference = np.tile(PIXELS, (1, 5, 4))
+    test = reference.copy()
+    test[2] //= 2
+    found = compare_rasters(make(tmp_path / "a.tif", reference), make(tmp_path / "b.tif", test))
+    values = [band.ms_ssim for band in found.bands]
+    assert values[0] == values[1] == pytest.approx(1)
+    assert values[2] is not None
+    assert values[2] < 0.9
+    assert found.ms_ssim == pytest.approx(sum(v for v in values if v is not None) / 3)
+    assert found.notes == ()
+
+
+def test_what_is_no_raster_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"missing\.tif"):
+        compare_rasters(make(tmp_path / "a.tif"), tmp_path / "missing.tif")
+
+
+def test_to_dict_is_json_ready(tmp_path: Path) -> None:
+    import json
+
+    found = compare_rasters(make(tmp_path / "a.tif"), tmp_path / "a.tif").to_dict()
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["psnr"] == found["bands"][0]["psnr"] == "Infinity"
