@@ -19,7 +19,7 @@ from typing import IO, Protocol
 
 from .errors import DestinationBusyError, DestinationError, DestinationExistsError
 
-__all__ = ["DirectorySink", "Sink", "ZipSink", "open_sink"]
+__all__ = ["DirectorySink", "Sink", "ZipSink", "check_destination", "open_sink"]
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same content gives the same file, whenever it is written
 _LOCK_NAME = ".lock"
@@ -47,12 +47,20 @@ def open_sink(destination: str | os.PathLike[str], overwrite: bool) -> Sink:
     DestinationExistsError, DestinationBusyError, DestinationError
     """
     path = Path(destination)
+    check_destination(path, overwrite)
+    with _explained(path):
+        return DirectorySink(path, overwrite) if _is_folder(path) else ZipSink(path, overwrite)
+
+
+def check_destination(path: Path, overwrite: bool) -> None:
+    """Raise what `open_sink` would for a destination that exists or lies in no folder; writes nothing."""
     if not path.parent.is_dir():
         raise DestinationError(f"cannot write {path}: the folder {path.parent} does not exist")
-    folder = path.suffix.lower() == ".zarr"
-    _check_free(path, folder, overwrite)
-    with _explained(path):
-        return DirectorySink(path, overwrite) if folder else ZipSink(path, overwrite)
+    _check_free(path, _is_folder(path), overwrite)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.suffix.lower() == ".zarr"
 
 
 def _check_free(path: Path, folder: bool, overwrite: bool) -> None:

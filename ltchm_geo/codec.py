@@ -63,6 +63,9 @@ class GroupCoding:
 class _Decoder(Protocol):
     """What decoding needs of an `Engine`."""
 
+    @property
+    def tile_multiple(self) -> int: ...
+
     def decode_latents(
         self, streams: Sequence[bytes], level: int, tile: int, clock: StageClock | None = None
     ) -> tuple[torch.Tensor, Mask]: ...
@@ -202,6 +205,8 @@ def _synthesise(
 ) -> list[NDArray[np.float32] | CorruptTileError]:
     if engine is None:
         return [CorruptTileError("the tile needs a network, but its scene names no weights")] * len(streams)
+    if tile % engine.tile_multiple:
+        return [CorruptTileError(f"the scene's network codes no tiles of {tile} pixels")] * len(streams)
     y, intact = engine.decode_latents(streams, level, tile, clock)
     pixels = engine.synthesise(y, level, clock)
     return [p if ok else _desynchronised() for p, ok in zip(pixels, intact, strict=True)]
@@ -281,7 +286,7 @@ class _LatentsOnly:
     """An engine that decodes latents for real, but leaves the pixels grey: g_s cannot fail on sound latents."""
 
     def __init__(self, engine: Engine):
-        self.decode_latents = engine.decode_latents
+        self.tile_multiple, self.decode_latents = engine.tile_multiple, engine.decode_latents
 
     def synthesise(self, y: torch.Tensor, level: int, clock: StageClock) -> NDArray[np.float32]:
         side = 16 * y.shape[-1]

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._sink import check_destination
 from .bitstream import TileMode
 from .codec import encode_tiles
 from .container import BandGroup, ContainerReader, ContainerWriter, SceneMeta
 from .engine import Engine, load_engine
 from .errors import DestinationError, UsageError
-from .masks import valid_pixels
+from .masks import representable, valid_pixels
 from .metrics import ErrorStats
 from .nn.config import LEVELS_PER_ANCHOR, MAX_LEVEL, level_to_lambda
 from .radiometry import UINT8_MAPPING, band_groups
@@ -133,7 +134,7 @@ def compress_raster(
     device : str
         "auto", "cpu", "cuda", "cuda:1". The file decodes on any.
     tile_size : int
-        Side of a tile in pixels, a multiple of 64; networks are trained for 256.
+        Side of a tile in pixels, a multiple of 128 for networks with the usual windows; they are trained for 256.
     shard_tiles : int
         Side of a shard in tiles. One shard is read, coded and stored at once, so it sets the memory use.
     overwrite : bool
@@ -163,10 +164,13 @@ def compress_raster(
     began, clock, level = time.perf_counter(), StageClock(), level_of(quality, lambda_)
     count = worker_count(workers)
     with open_source(src) as source:
+        # What is wrong with destination or sizes must be told before the weights are loaded and the scene surveyed.
         path = _destination(source, dst)
-        # A bad size must be told before the weights are loaded and the scene surveyed.
+        check_destination(path, overwrite)
         TileGrid(source.shape, tile_size, shard_tiles)
         engine = load_engine(model, device)
+        if tile_size % engine.tile_multiple:
+            raise UsageError(f"tile side {tile_size} is not a multiple of {engine.tile_multiple}, as {engine.tag} needs")
         meta = _describe(source, engine, level, tile_size, shard_tiles, clock)
         encoder = _ShardEncoder(source, meta, engine, clock)
         with ContainerWriter(path, meta, overwrite) as writer:
@@ -230,7 +234,7 @@ def _describe(
                     survey.add(pixels, valid_pixels(pixels, [nodata] * len(bands), mask), bands)
 
     def fill(band: int) -> Any:
-        if nodata is not None:
+        if nodata is not None and representable(nodata, source.dtype):
             return nodata
         return survey.statistics(band).fill if survey is not None else None
 

@@ -6,6 +6,7 @@ This is where the float transforms (`nn`) and the exact entropy coder (`entropy`
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -62,6 +63,11 @@ class Engine:
         self.coder = ExactCoder.from_tensors(exact, weights.document("ltchm_entropy"), device=str(device))
         self._folded: dict[tuple[str, int], Any] = {}
         self._lock = threading.Lock()
+
+    @property
+    def tile_multiple(self) -> int:
+        """Sides of tiles must be a multiple of this: whole attention windows at 1/32, whole latents z at 1/64."""
+        return math.lcm(64, 32 * self.config.window)
 
     def encode(self, x: NDArray[np.float32], level: int, clock: StageClock | None = None) -> list[bytes]:
         """Code tiles.

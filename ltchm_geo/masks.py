@@ -34,7 +34,8 @@ def valid_pixels(pixels: NDArray[Any], nodata: Sequence[Number | None], mask: Ma
     Parameters
     ----------
     pixels : (bands, h, w) array in the raster's own type
-    nodata : one value or None per band. In floating-point bands without a value, or with NaN, NaN marks the holes.
+    nodata : one value or None per band. In floating-point bands with NaN, or without a value and a `mask`, NaN marks
+        the holes.
     mask : (h, w) bool or None
         What an alpha or mask band says about all bands.
 
@@ -45,7 +46,8 @@ def valid_pixels(pixels: NDArray[Any], nodata: Sequence[Number | None], mask: Ma
     valid = np.ones(pixels.shape, bool) if mask is None else np.repeat(mask[None], len(pixels), axis=0)
     for plane, band_valid, value in zip(pixels, valid, nodata, strict=True):
         if value is None or math.isnan(value):
-            if plane.dtype.kind == "f":
+            # A NaN that a mask calls valid is a value: as a hole it would come back as whatever fills the mask's holes.
+            if plane.dtype.kind == "f" and (value is not None or mask is None):
                 band_valid &= ~np.isnan(plane)
         elif representable(value, plane.dtype):
             band_valid &= plane != plane.dtype.type(value)

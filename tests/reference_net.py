@@ -162,7 +162,7 @@ class Net:
             taps = np.zeros((12, self.n), np.int64)
             for tap in range(12):
                 iy, ix = row + tap // 5 - 2, column + tap % 5 - 2
-                if 0 <= iy and 0 <= ix < w:
+                if iy >= 0 and 0 <= ix < w:
                     taps[tap] = y[iy, ix]
             context = self.affine("context_affine", self.linear("context", taps.reshape(-1)), level)
             v = np.concatenate([hyper[row, column], context])

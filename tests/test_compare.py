@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,17 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from decodable import DECODABLE, pixels, write_decodable
 from rasterio.control import GroundControlPoint
+from scenes import MASK
 
 from ltchm_geo import compare
 from ltchm_geo.compare import Comparison, compare_rasters
 from ltchm_geo.errors import SourceError
+from ltchm_geo.georef_rasterio import quiet_open
+from ltchm_geo.geotiff import create_geotiff
 from ltchm_geo.metrics import psnr
+from ltchm_geo.types import PixelBox
 
 DATA = Path(__file__).parent / "data"
 PIXELS = (np.arange(3 * 40 * 50) * 7 % 200 + 20).astype(np.uint8).reshape(3, 40, 50)
@@ -28,7 +34,7 @@ BASE: dict[str, Any] = {
 def make(path: Path, pixels: np.ndarray = PIXELS, **profile: Any) -> Path:
     count, height, width = pixels.shape
     described = {**BASE, "count": count, "height": height, "width": width, "dtype": pixels.dtype.name, **profile}
-    with rasterio.open(path, "w", **described) as dataset:
+    with quiet_open(path, "w", **described) as dataset:
         dataset.write(pixels)
     return path
 
@@ -95,7 +101,7 @@ def test_alpha_marks_holes_and_is_compared_whole(tmp_path: Path) -> None:
     test = reference.copy()
     test[0, :4] += 30  # under the mask: nobody sees it
     test[3, 0, 0] = 1
-    paths = [make(tmp_path / f"{i}.tif", p) for i, p in enumerate((reference, test))]
+    paths = [make(tmp_path / f"{i}.tif", p, alpha="YES") for i, p in enumerate((reference, test))]
     found = compare_rasters(*paths)
     assert found.validity_changed == 1
     assert found.bands[0].max_error == 0
@@ -144,7 +150,7 @@ def test_control_points_are_told_by_place_not_name(tmp_path: Path) -> None:
     def with_points(path: Path, x: float, name: str) -> Path:
         make(path, transform=None, crs=None)
         points = [GroundControlPoint(row=r, col=c, x=x + c, y=5 - r, z=0, id=f"{name}{r}") for r, c in ((0, 0), (9, 3))]
-        with rasterio.open(path, "r+") as dataset:
+        with quiet_open(path, "r+") as dataset:
             dataset.gcps = (points, "EPSG:4326")
         return path
 
@@ -210,8 +216,24 @@ def test_what_is_no_raster_is_named(tmp_path: Path) -> None:
 
 
 def test_to_dict_is_json_ready(tmp_path: Path) -> None:
-    import json
-
     found = compare_rasters(make(tmp_path / "a.tif"), tmp_path / "a.tif").to_dict()
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["psnr"] == found["bands"][0]["psnr"] == "Infinity"
+
+
+def test_a_compressed_scene_is_compared_as_what_it_decodes_to(tmp_path: Path) -> None:
+    scene = write_decodable(tmp_path / "a.ltchm")
+    assert compare_rasters(scene, scene).same_pixels
+    assert compare_rasters(scene, scene).same_metadata
+    restored = pixels()
+    assert MASK[70, 20]
+    restored[1, 70, 20] += 9
+    raster = tmp_path / "a.tif"
+    with create_geotiff(raster, DECODABLE.shape, DECODABLE.bands, DECODABLE.georef) as writer:
+        whole = PixelBox(0, 0, *DECODABLE.shape)
+        writer.write(restored, whole, range(len(restored)))
+        writer.write_mask(MASK, whole)
+    found = compare_rasters(raster, scene)
+    assert found.same_metadata
+    assert found.same_validity
+    assert [band.max_error for band in found.bands] == [0, 9, 0, 0, 0]

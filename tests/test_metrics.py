@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_cuts_cover_a_side_with_blocks_of_useful_size(side: int) -> None:
     parts = cut(side)
     assert parts[0][0] == 0
     assert parts[-1][1] == side
-    assert all(end == begin for (_, end), (begin, _) in zip(parts, parts[1:], strict=False))
+    assert all(end == begin for (_, end), (begin, _) in pairwise(parts))
     lengths = [end - begin for begin, end in parts]
     assert max(lengths) <= BLOCK
     assert len(parts) == 1 or min(lengths) >= BLOCK // 2

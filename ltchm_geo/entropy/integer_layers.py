@@ -42,12 +42,16 @@ class Store:
         array = self._left.pop(name, None)
         if array is None:
             raise InvalidWeightsError(f"exact network: tensor {name} is missing")
-        fits = array.ndim == len(shape) and all(n == want or want is None for n, want in zip(array.shape, shape))
+        fits = array.ndim == len(shape) and all(
+            n == want or want is None for n, want in zip(array.shape, shape, strict=False)
+        )
         if array.dtype != np.dtype(dtype) or not fits or 0 in array.shape:
             raise InvalidWeightsError(f"exact network: {name} is {array.dtype} {array.shape}, not {dtype} {shape}")
         return array
 
-    def sums(self, name: str, rows: int, columns: int | None = None) -> tuple[NDArray[Any], ...]:
+    def sums(
+        self, name: str, rows: int, columns: int | None = None
+    ) -> tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.int8]]:
         """Weight (rows, columns) int16, bias int64 and shift int8 of one multiplication."""
         weight = self.take(f"{name}.weight", np.int16, rows, columns)
         columns = weight.shape[1]
@@ -80,6 +84,7 @@ class Convolution:
         self.channels = self._linear.columns
 
     def __call__(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, channels)."""
         return _finish(self._linear(ar.unfold3x3(x)), self._leaky)
 
 
@@ -98,6 +103,7 @@ class Deconvolution:
         self.channels = int(weight.shape[1])
 
     def __call__(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, 2H, 2W, channels)."""
         maps = [linear(ar.unfold_phase(x, i // 2, i % 2)) for i, linear in enumerate(self._phases)]
         return _finish(ar.interleave(maps), self._leaky)
 
@@ -123,6 +129,7 @@ class Hybrid:
         self._reduce, self._skip2 = _residual(store, f"{name}.reduce", spec, "skip2", self._branches.columns, channels)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> same shape."""
         halves = ar.requantise(self._split(ar.channel_norm(x, *self._norms[0])))
         channel, window = halves.chunk(2, dim=3)
         joined = torch.cat([self._gate(channel), self._attention(window)], dim=3)
@@ -152,6 +159,7 @@ class ChannelGate:
         self._exp = store.exp
 
     def __call__(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> same shape."""
         value, gate = ar.requantise(self._branches(ar.mean(x, self._bits))).chunk(2, dim=1)
         gated = ar.multiply(value, ar.sigmoid(gate, self._exp), ar.UNIT_BITS)
         factor = ar.requantise(self._merge(gated))
@@ -171,12 +179,14 @@ class WindowAttention:
         self._mix_scale = 2.0 ** -integer(spec, "mix_shift", 0, ar.SHIFT_MAX)
         self._qkv = store.linear(f"{name}.qkv", channels, 3 * channels)
         table = store.take(f"{name}.position", np.int32, channels // self._head, (2 * self._window - 1) ** 2)
-        # A score is below 2**30 * head_dim + 2**31 < 2**41, times 2**8 at most; a mixed value below (2**15 + window**2) * 2**15 < 2**31.
+        # A score is below 2**30 * head_dim + 2**31 < 2**41, times 2**8 at most; a mixed value is below
+        # (2**15 + window**2) * 2**15 < 2**31.
         bias = table.astype(np.float64)[:, relative_positions(self._window)]
         self._position = torch.from_numpy(bias).to(store.device)
         self._exp, self._mode = store.exp, store.mode
 
     def __call__(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> same shape; H and W are multiples of the window."""
         b, h, w, c = x.shape
         size = self._window
         if h % size or w % size:
@@ -238,6 +248,7 @@ class Branches:
             self.columns += width - carried
 
     def __call__(self, x: Tensor) -> Tensor:
+        """(B, H, W, 4 groups) -> (B, H, W, columns)."""
         kept, carried = [], None
         for (weight, bias, keep), group in zip(self._layers, x.split(self._group, dim=3), strict=True):
             value = ar.depthwise(group if carried is None else torch.cat([group, carried], dim=3), weight, bias)

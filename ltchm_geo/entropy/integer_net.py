@@ -152,7 +152,7 @@ def _hyper_layers(store: Store, described: Any, channels: int) -> list[Layer]:
     layers: list[Layer] = []
     width, ratio = channels, 1
     for i, spec in enumerate(described):
-        kind = _LAYERS.get(spec.get("op")) if isinstance(spec, dict) and isinstance(spec.get("op"), str) else None
+        kind = _LAYERS.get(str(spec.get("op"))) if isinstance(spec, dict) else None
         if kind is None:
             raise InvalidWeightsError(f"exact network: unknown layer {i}; update ltchm_geo")
         layers.append(kind(store, f"hyper.{i}", spec, width))

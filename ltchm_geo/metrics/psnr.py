@@ -40,7 +40,7 @@ def psnr(
 class ErrorStats:
     """Errors (test - reference) of one band, gathered from any number of blocks in constant memory.
 
-    Sums are kept in double precision. Infinities of the same sign agree. Thread-safe.
+    Sums are kept in double precision. Infinities of the same sign agree, and so do two NaN. Thread-safe.
 
     Attributes
     ----------
@@ -83,7 +83,8 @@ class ErrorStats:
         with np.errstate(invalid="ignore", over="ignore"):
             error = (test.astype(np.float64) - reference).ravel()
             if reference.dtype.kind == "f":
-                error[(reference == test).ravel()] = 0  # inf - inf is NaN, yet they agree
+                # Infinities and NaN have no difference, yet they may agree.
+                error[((reference == test) | (np.isnan(reference) & np.isnan(test))).ravel()] = 0
             largest, total, squares = float(np.abs(error).max()), float(error.sum()), float(np.vdot(error, error))
         finite = reference if reference.dtype.kind != "f" else reference[np.isfinite(reference)]
         with self._lock:

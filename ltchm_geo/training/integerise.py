@@ -8,7 +8,6 @@ output projection fold into the convolutions next to them.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from typing import Any, cast
@@ -28,14 +27,12 @@ from ltchm_geo.nn.hyperprior import MaskedContext
 from ltchm_geo.nn.layers import QualityAffine
 from ltchm_geo.nn.likelihood import FactorisedPrior, mixture_likelihood
 from ltchm_geo.nn.model import LTCHM
+from ltchm_geo.training.ranges import MAX_BITS, Latents, Peaks, observe
 
 __all__ = ["calibration_latents", "integerise", "prior_tables", "rate_report"]
 
-Latents = tuple[Tensor, Tensor, int]
 _Floats = NDArray[np.float64]
 
-_MAX_BITS = 14
-_HEADROOM = 2.0
 _WEIGHT_BITS = 24  # no weight needs finer steps: an activation of full range then moves its sum by 2**-9
 #: Fraction bits of the output: logits 1/256, means 1/64, log2(sigma) 1/16.
 _OUTPUT_BITS = (8, 6, 4)
@@ -68,7 +65,7 @@ def integerise(model: LTCHM, calibration: Iterable[Latents]) -> tuple[dict[str, 
         Plain JSON data.
     """
     exact = deepcopy(model).double().eval().cpu()
-    peaks = _observe(exact, calibration)
+    peaks = observe(exact, calibration)
     writer = _Writer(peaks)
     spec = {
         "version": SPEC_VERSION,
@@ -80,57 +77,13 @@ def integerise(model: LTCHM, calibration: Iterable[Latents]) -> tuple[dict[str, 
     return writer.tensors, spec
 
 
-# --- ranges ----------------------------------------------------------------------------------------------------------
-
-
-class _Peaks:
-    """Largest magnitude per channel at the input and output of every module."""
-
-    def __init__(self) -> None:
-        self._seen: dict[tuple[nn.Module, str], Tensor] = {}
-
-    def note(self, module: nn.Module, side: str, value: Tensor) -> None:
-        peak = value.detach().abs().amax(dim=[d for d in range(value.ndim) if d != 1])
-        old = self._seen.get((module, side))
-        self._seen[module, side] = peak if old is None else torch.maximum(old, peak)
-
-    def bits(self, module: nn.Module, side: str, part: slice = slice(None)) -> int:
-        """Fraction bits with which that tensor, or some channels of it, fits sixteen bits with room to spare."""
-        peak = float(self._seen[module, side][part].max())
-        if not math.isfinite(peak):
-            raise UsageError("the network does not give finite numbers on the calibration latents")
-        return min(_MAX_BITS, math.floor(math.log2(ar.LIMIT / _HEADROOM / max(peak, 1e-6))))
-
-
-def _observe(model: LTCHM, calibration: Iterable[Latents]) -> _Peaks:
-    peaks = _Peaks()
-
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        peaks.note(module, "in", inputs[0])
-        peaks.note(module, "out", output)
-
-    parts = (model.h_s, model.context, model.parameter_net)
-    handles = [m.register_forward_hook(hook) for part in parts for m in part.modules()]
-    count = 0
-    with torch.no_grad():
-        for y, z, level in calibration:
-            quality = torch.full((len(y),), level / LEVELS_PER_ANCHOR, dtype=torch.float64)
-            model.parameters_of(y.cpu().double(), z.cpu().double(), quality)
-            count += len(y)
-    for handle in handles:
-        handle.remove()
-    if not count:
-        raise UsageError("calibration needs at least one tile")
-    return peaks
-
-
 # --- writing layers --------------------------------------------------------------------------------------------------
 
 
 class _Writer:
     """Collects integer tensors."""
 
-    def __init__(self, peaks: _Peaks):
+    def __init__(self, peaks: Peaks):
         self.peaks = peaks
         self.tensors: dict[str, NDArray[Any]] = {}
 
@@ -187,7 +140,8 @@ def _matrix(conv: nn.Module) -> _Floats:
 def _hyper(writer: _Writer, model: LTCHM) -> list[dict[str, Any]]:
     """Layers of h_s. An activation joins the convolution before it."""
     modules = _flatten(model.h_s.layers)
-    bits, described = 0, []
+    bits = 0  # z and y are whole numbers
+    described: list[dict[str, Any]] = []
     for i, module in enumerate(modules):
         if isinstance(module, nn.LeakyReLU):
             continue
@@ -217,9 +171,7 @@ def _flatten(module: nn.Module) -> list[nn.Module]:
     return [module]
 
 
-def _hybrid(
-    writer: _Writer, name: str, stage: HybridStage, bits: int, after: int, window: int
-) -> dict[str, Any]:
+def _hybrid(writer: _Writer, name: str, stage: HybridStage, bits: int, after: int, window: int) -> dict[str, Any]:
     peaks, half = writer.peaks, stage.channel.merge.in_channels
     spec: dict[str, Any] = {"op": "hybrid", "window": window, "head_dim": stage.attention.head_dim}
     spec["shifted"] = int(stage.attention.shifted)
@@ -255,7 +207,7 @@ def _channel_gate(writer: _Writer, name: str, stage: HybridStage, spec: dict[str
     half = gca.merge.in_channels
     part = half // gca.PARTS
     bits = peaks.bits(stage.split, "out", slice(half))
-    spec["mean_bits"] = min(_MAX_BITS, max(0, min(peaks.bits(branch, "in") for branch in gca.branches) - bits))
+    spec["mean_bits"] = min(MAX_BITS, max(0, min(peaks.bits(branch, "in") for branch in gca.branches) - bits))
     pooled = bits + spec["mean_bits"]
     value = min(peaks.bits(branch, "out", slice(part)) for branch in gca.branches)
     weight, bias = np.zeros((half, 2 * half)), np.zeros(2 * half)
@@ -278,7 +230,7 @@ def _attention(writer: _Writer, name: str, stage: HybridStage, spec: dict[str, A
     entering = peaks.bits(stage.split, "out", slice(half, None))
     root = module.head_dim**-0.5
     peak_q, peak_k, peak_v = (peaks.bits(module.qkv, "out", slice(i * half, (i + 1) * half)) for i in range(3))
-    peak_q = min(_MAX_BITS, peak_q + math.floor(math.log2(1 / root)))
+    peak_q = min(MAX_BITS, peak_q + math.floor(math.log2(1 / root)))
     factor = np.repeat([root, 1.0, 1.0], half)
     bits_out = np.repeat([peak_q, peak_k, peak_v], half)
     writer.sums(f"{name}.qkv", _matrix(module.qkv) * factor, _bias(module.qkv) * factor, entering, bits_out)
@@ -299,8 +251,8 @@ def _depthwise(writer: _Writer, name: str, stage: HybridStage) -> NDArray[np.int
         conv = cast(nn.Conv2d, conv)
         bits_in = np.concatenate([np.full(ffn.group, entering), carried])
         out = peaks.bits(conv, "out")
-        weight = _array(conv.weight)[:, 0].reshape(len(bits_in), -1).T * 2.0 ** (_MAX_BITS - bits_in)
-        writer.sums(f"{name}.{i}", weight, _bias(conv), _MAX_BITS, out)
+        weight = _array(conv.weight)[:, 0].reshape(len(bits_in), -1).T * 2.0 ** (MAX_BITS - bits_in)
+        writer.sums(f"{name}.{i}", weight, _bias(conv), MAX_BITS, out)
         last = i + 1 == len(ffn.depthwise)
         keep = len(bits_in) if last else len(bits_in) - len(bits_in) // 2
         left.append(np.full(keep, out))

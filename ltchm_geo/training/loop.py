@@ -85,11 +85,13 @@ class Trainer:
     def run(self, stop: Callable[[], bool], report: Callable[[StepReport], None], every: int = 50) -> None:
         """Train until `stop()` is true or the decay branch ends; call `report` every `every` steps."""
         sums, since = torch.zeros(3, dtype=torch.float64, device=self.device), time.monotonic()
+        first = self.step
         while not (stop() or self.decayed):
             sums += self.train_step()
             if self.step % every == 0:
-                loss, bpp, mse = (sums / every).tolist()
-                rate = every / (time.monotonic() - since)
+                count, first = self.step - first, self.step
+                loss, bpp, mse = (sums / count).tolist()
+                rate = count / (time.monotonic() - since)
                 report(
                     StepReport(
                         self.step,

@@ -1,0 +1,52 @@
+"""A small scene that decodes without a network: each tile is one colour."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from scenes import ALPHA, MASK, META, SHAPE, SHARDS
+
+from ltchm_geo.bitstream import TileMode, TilePayload
+from ltchm_geo.container import ContainerWriter
+from ltchm_geo.georef import Georef
+from ltchm_geo.types import TileIndex
+
+DECODABLE = replace(META, weights=None, weights_tag=None, level=0, georef=Georef(transform=META.georef.transform))
+BROKEN = TilePayload(TileMode.CONSTANT, body=b"far too long").pack()  # stored soundly, yet it cannot be decoded
+
+
+def colours(bands: tuple[int, ...], tile: TileIndex) -> bytes:
+    return bytes(10 * (band + 1) + 4 * tile.iy + tile.ix for band in bands)
+
+
+def pixels() -> np.ndarray:
+    """(bands, y, x): what the scene decodes to."""
+    found = np.empty((len(DECODABLE.bands), *SHAPE), np.uint8)
+    for iy, ix in np.ndindex(*DECODABLE.grid.shape):
+        tile = TileIndex(iy, ix)
+        rows, columns = DECODABLE.grid.tile_box(tile).slices
+        for band, value in enumerate(colours(tuple(range(len(found))), tile)):
+            found[band, rows, columns] = value
+    found[DECODABLE.alpha] = ALPHA
+    return found
+
+
+def write_decodable(path: Path, broken: tuple[str, TileIndex] | None = None) -> Path:
+    grid = DECODABLE.grid
+    with ContainerWriter(path, DECODABLE) as writer:
+        for shard in SHARDS:
+            for group in DECODABLE.groups:
+                chunks = {
+                    grid.slot(tile): TilePayload(TileMode.CONSTANT, body=colours(group.bands, tile)).pack()
+                    for tile in grid.tiles_in_shard(shard)
+                }
+                if broken is not None and broken[0] == group.name and grid.shard_of(broken[1]) == shard:
+                    chunks[grid.slot(broken[1])] = BROKEN
+                writer.put_shard(group.name, shard, chunks)
+            rows, columns = grid.shard_box(shard).slices
+            writer.put_plane_shard("alpha", shard, ALPHA[rows, columns])
+            writer.put_plane_shard("mask", shard, MASK[rows, columns])
+        writer.finish()
+    return path
