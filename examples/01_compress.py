@@ -1,6 +1,6 @@
 """Compress the bundled scene, look at what came out, and read a part of it back.
 
-    python examples/01_compress.py
+python examples/01_compress.py
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def main() -> None:
             print("mean near infrared of a field:", float(field.mean()))
 
         restored = ltchm_geo.decompress_raster(result.path, Path(folder) / "restored.tif")
-        print(ltchm_geo.compare_rasters(SCENE, restored.path).metadata or "georeferencing, bands and tags are identical")
+        print(
+            ltchm_geo.compare_rasters(SCENE, restored.path).metadata or "georeferencing, bands and tags are identical"
+        )
 
 
 if __name__ == "__main__":

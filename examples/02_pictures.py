@@ -8,12 +8,14 @@ The difference is amplified eight times around mid-grey. Bits per pixel and PSNR
 from __future__ import annotations
 
 import tempfile
+import warnings
 from pathlib import Path
 
 import click
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 import ltchm_geo
@@ -54,10 +56,13 @@ def main(scene: Path, out: Path, quality: int, bands: str, window: tuple[int, ..
     panels.append((panels[1] - panels[0]) * GAIN + 128)
     gap = np.full((3, original.shape[1], GAP), 255.0)
     strip = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=2).clip(0, 255).astype(np.uint8)
-    with rasterio.open(out, "w", driver="PNG", height=strip.shape[1], width=strip.shape[2], count=3, dtype="uint8") as p:
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)  # it is a picture
+    with rasterio.open(
+        out, "w", driver="PNG", height=strip.shape[1], width=strip.shape[2], count=3, dtype="uint8"
+    ) as p:
         p.write(strip)
     decibels = ", ".join(f"{value:.2f}" for value in result.psnr or ())
-    print(f"{scene.name}: {result.bpp:.3f} bpp, {result.bytes} bytes, ratio {result.ratio:.1f}, PSNR {decibels} dB -> {out}")
+    print(f"{scene.name}: {result.bpp:.3f} bpp, {result.bytes} bytes, ratio {result.ratio:.1f}, PSNR {decibels} dB")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The Zarr metadata of a scene: which ``zarr.json`` files it has, and the CF coordinates beside its pixels.
+"""The Zarr metadata of a scene: its ``zarr.json`` documents and, in a folder, the CF coordinates beside its pixels.
 
 The documents are made by zarr itself, in memory, so that they are what zarr expects; the writer then stores their
 bytes.
@@ -17,6 +17,7 @@ from .scene_meta import BandGroup, SceneMeta
 __all__ = ["codec_configuration", "coordinates", "make_documents"]
 
 _COORDINATE_CHUNK = 1 << 20
+_REFERENCE = "spatial_ref"
 
 
 def codec_configuration(meta: SceneMeta, group: BandGroup) -> dict[str, Any]:
@@ -40,20 +41,29 @@ def coordinates(meta: SceneMeta) -> dict[str, NDArray[np.floating[Any]]]:
     return {"y": f + e * (np.arange(meta.shape.y) + 0.5), "x": c + a * (np.arange(meta.shape.x) + 0.5)}
 
 
-def make_documents(meta: SceneMeta) -> dict[str, bytes]:
-    """Every key of the scene that is not a shard, root first."""
+def make_documents(meta: SceneMeta, decorated: bool) -> dict[str, bytes]:
+    """Every key of the scene that is not a shard or the manifest, root first.
+
+    Parameters
+    ----------
+    meta : SceneMeta
+    decorated : bool
+        Whether to add what only readers need that know CF but not this library: ``spatial_ref``, ``x``, ``y`` and
+        attributes. It follows from `meta` and takes more bytes than it.
+    """
     import zarr
     from zarr.core.buffer import Buffer
 
     stored: dict[str, Buffer] = {}
     store = zarr.storage.MemoryStore(stored)
     root = zarr.create_group(store, zarr_format=3, attributes={"ltchm": meta.to_dict()})
-    level = root.create_group("0", attributes={"Conventions": "CF-1.11"})
-    _add_georeferencing(level, meta)
+    level = root.create_group("0", attributes={"Conventions": "CF-1.11"} if decorated else {})
+    if decorated:
+        _add_georeferencing(level, meta)
     for group in meta.groups:
-        _add_group(level, meta, group)
+        _add_group(level, meta, group, _group_attributes(meta, group) if decorated else {})
     for plane in meta.planes:
-        _add_plane(level, meta, plane)
+        _add_plane(level, meta, plane, {"grid_mapping": _REFERENCE} if decorated else {})
     # zarr indents its JSON: in a small scene that alone would outweigh the pixels.
     documents = {
         key: dumps(loads(value.to_bytes())) if key.endswith("zarr.json") else value.to_bytes()
@@ -71,7 +81,7 @@ def _add_georeferencing(level: Any, meta: SceneMeta) -> None:
     if meta.georef.transform is not None:
         a, b, c, d, e, f = meta.georef.transform
         attributes["GeoTransform"] = " ".join(repr(float(number)) for number in (c, a, b, f, d, e))  # GDAL's order
-    level.create_array("spatial_ref", shape=(), dtype="int64", fill_value=0, attributes=attributes)
+    level.create_array(_REFERENCE, shape=(), dtype="int64", fill_value=0, attributes=attributes)
     geographic = (meta.georef.crs or "").startswith(("GEOGCRS", "GEOGCS", "GEODCRS"))
     names = {"y": "latitude", "x": "longitude"} if geographic else {a: f"projection_{a}_coordinate" for a in "yx"}
     for axis, values in coordinates(meta).items():
@@ -87,33 +97,30 @@ def _add_georeferencing(level: Any, meta: SceneMeta) -> None:
         )[:] = values
 
 
-def _add_group(level: Any, meta: SceneMeta, group: BandGroup) -> None:
-    from .zarr_codec import LtchmCodec
-
+def _group_attributes(meta: SceneMeta, group: BandGroup) -> dict[str, Any]:
     infos = [meta.bands[band] for band in group.bands]
     attributes: dict[str, Any] = {
-        "grid_mapping": "spatial_ref",
+        "grid_mapping": _REFERENCE,
         "long_name": [info.description or f"band {band + 1}" for band, info in zip(group.bands, infos, strict=True)],
     }
     nodata = {encode_number(info.nodata) for info in infos}
     if len(nodata) == 1 and None not in nodata:
         attributes["nodata"] = nodata.pop()
-    _create(
-        level,
-        meta,
-        group.name,
-        LtchmCodec.from_configuration(codec_configuration(meta, group)),
-        [],
-        group.fill[0],
-        attributes,
-    )
+    return attributes
 
 
-def _add_plane(level: Any, meta: SceneMeta, plane: str) -> None:
+def _add_group(level: Any, meta: SceneMeta, group: BandGroup, attributes: dict[str, Any]) -> None:
+    from .zarr_codec import LtchmCodec
+
+    serializer = LtchmCodec.from_configuration(codec_configuration(meta, group))
+    _create(level, meta, group.name, serializer, [], group.fill[0], attributes)
+
+
+def _add_plane(level: Any, meta: SceneMeta, plane: str, attributes: dict[str, Any]) -> None:
     from zarr.codecs import BytesCodec, GzipCodec
 
     serializer = BytesCodec(endian="little" if meta.array_dtype(plane).itemsize > 1 else None)
-    _create(level, meta, plane, serializer, [GzipCodec(level=6)], 0, {"grid_mapping": "spatial_ref"})
+    _create(level, meta, plane, serializer, [GzipCodec(level=6)], 0, attributes)
 
 
 def _create(

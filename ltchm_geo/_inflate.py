@@ -6,18 +6,20 @@ import zlib
 
 from .errors import CorruptTileError
 
-__all__ = ["inflate"]
+__all__ = ["GZIP", "RAW_DEFLATE", "ZLIB", "inflate"]
+
+ZLIB, GZIP, RAW_DEFLATE = 15, 31, -15  # how zlib's `wbits` names what is around the deflated data
 
 
-def inflate(data: bytes, at_most: int) -> bytes:
-    """Inflate one whole zlib stream of no more than `at_most` bytes.
+def inflate(data: bytes, at_most: int, wbits: int = ZLIB) -> bytes:
+    """Inflate one whole stream of no more than `at_most` bytes.
 
     Raises
     ------
     CorruptTileError
         If the stream is damaged, cut short, longer than it may be, or followed by anything.
     """
-    stream = zlib.decompressobj()
+    stream = zlib.decompressobj(wbits)
     try:
         raw = stream.decompress(data, at_most + 1)  # one more than allowed shows a stream that is too long
     except zlib.error as error:

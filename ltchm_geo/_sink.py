@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Protocol
 
+from ._store import member_method
 from .errors import DestinationBusyError, DestinationError, DestinationExistsError
 
-__all__ = ["DirectorySink", "Sink", "ZipSink", "check_destination", "open_sink"]
+__all__ = ["DirectorySink", "Sink", "ZipSink", "check_destination", "is_folder", "open_sink"]
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same content gives the same file, whenever it is written
 _LOCK_NAME = ".lock"
@@ -49,17 +50,18 @@ def open_sink(destination: str | os.PathLike[str], overwrite: bool) -> Sink:
     path = Path(destination)
     check_destination(path, overwrite)
     with _explained(path):
-        return DirectorySink(path, overwrite) if _is_folder(path) else ZipSink(path, overwrite)
+        return DirectorySink(path, overwrite) if is_folder(path) else ZipSink(path, overwrite)
 
 
 def check_destination(path: Path, overwrite: bool) -> None:
     """Raise what `open_sink` would for a destination that exists or lies in no folder; writes nothing."""
     if not path.parent.is_dir():
         raise DestinationError(f"cannot write {path}: the folder {path.parent} does not exist")
-    _check_free(path, _is_folder(path), overwrite)
+    _check_free(path, is_folder(path), overwrite)
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
+    """Whether a scene of this name is a folder, by its suffix ``.zarr``."""
     return path.suffix.lower() == ".zarr"
 
 
@@ -110,7 +112,7 @@ class ZipSink:
         info = zipfile.ZipInfo(key, _EPOCH)
         info.create_system, info.external_attr = 3, 0o644 << 16
         with self._mutex, _explained(self._path):
-            self._archive.writestr(info, data)
+            self._archive.writestr(info, data, member_method(key), compresslevel=9)
 
     def commit(self) -> None:
         """See `Sink.commit`."""

@@ -1,7 +1,8 @@
-"""Reading bytes by key from a scene, be it a ZIP_STORED file or a folder. Knows nothing of what the bytes mean.
+"""Reading bytes by key from a scene, be it a ZIP file or a folder. Knows nothing of what the bytes mean.
 
 Members of the ZIP file are read with `os.pread` at offsets taken from its directory once: many threads can read at the
-same time, and a tile costs one system call.
+same time, and a tile costs one system call. For that, shards are stored as they are; the JSON documents, which are read
+whole and would outweigh the pixels of a small scene, are deflated.
 """
 
 from __future__ import annotations
@@ -11,20 +12,28 @@ import re
 import struct
 import threading
 import zipfile
+import zlib
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from .errors import CorruptContainerError, NotAContainerError
+from ._inflate import RAW_DEFLATE, inflate
+from .errors import CorruptContainerError, CorruptTileError, NotAContainerError
 
-__all__ = ["KEY", "DirectoryStore", "Store", "ZipStore", "open_store"]
+__all__ = ["KEY", "DirectoryStore", "Store", "ZipStore", "member_method", "open_store"]
 
 MAX_MEMBERS = 1 << 20
 _MAX_NAME = 255
 # Plain segments of letters, digits, '_', '-' and inner dots: no absolute path, no "..", no backslash, no drive letter.
 KEY = re.compile(r"(?!\.)[A-Za-z0-9_.-]+(?:/(?!\.)[A-Za-z0-9_.-]+)*")
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_LOCAL_HEADER = struct.Struct("<4s4xH16xHH")  # magic, method, lengths of name and extra field
 _END, _END64 = struct.Struct("<4s8xI6x"), struct.Struct("<4s36xQ8x")  # of either, the magic and the directory's size
 _MAX_DIRECTORY = 1 << 27
+_MAX_DOCUMENT = 1 << 26  # of a document, deflated or not
+
+
+def member_method(key: str) -> int:
+    """How the ZIP file must hold a key: JSON documents deflated, everything else as it is."""
+    return zipfile.ZIP_DEFLATED if key.endswith(".json") else zipfile.ZIP_STORED
 
 
 class Store(Protocol):
@@ -36,7 +45,10 @@ class Store(Protocol):
         """Whether the key is there."""
 
     def size(self, key: str) -> int:
-        """Bytes stored under the key."""
+        """Bytes under the key."""
+
+    def stored_size(self, key: str) -> int:
+        """Bytes that those take up: fewer where they are compressed."""
 
     def read(self, key: str, offset: int, size: int) -> bytes:
         """Exactly `size` bytes from `offset` on; CorruptContainerError when they are not there."""
@@ -77,6 +89,10 @@ class DirectoryStore:
         except OSError as error:
             raise CorruptContainerError(f"{key} is missing: {error.strerror}") from error
 
+    def stored_size(self, key: str) -> int:
+        """See `Store.stored_size`."""
+        return self.size(key)
+
     def read(self, key: str, offset: int, size: int) -> bytes:
         """See `Store.read`."""
         try:
@@ -104,8 +120,17 @@ class DirectoryStore:
         return self.path / key
 
 
+class _Member(NamedTuple):
+    """Where a member's local header begins, its bytes in the file, and size and CRC-32 of what they stand for."""
+
+    at: int
+    stored: int
+    size: int
+    crc: int
+
+
 class ZipStore:
-    """A scene in one file whose members are stored, never deflated.
+    """A scene in one file.
 
     Raises
     ------
@@ -124,38 +149,48 @@ class ZipStore:
             raise NotAContainerError(f"{path} cannot be read: {error.strerror}") from error
         try:
             self._size = os.fstat(self._file.fileno()).st_size
-            self._ranges = self._directory()
+            self._members = self._directory()
         except BaseException:
             self._file.close()
             raise
 
-    def _directory(self) -> dict[str, tuple[int, int]]:
-        """Header offset and size of each member, checked."""
+    def _directory(self) -> dict[str, _Member]:
+        """All members, checked."""
         if self._pread(0, 4) != b"PK\x03\x04":
             raise NotAContainerError(f"{self.path} is not a compressed scene")
         self._check_directory_size()
         try:
             with zipfile.ZipFile(self._file) as archive:
-                members, end = archive.infolist(), archive.start_dir
+                listed, end = archive.infolist(), archive.start_dir
         except (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError, OverflowError) as error:
             raise self._corrupt(f"the file is cut short or was never finished ({error})") from error
-        if len(members) > MAX_MEMBERS:
-            raise self._corrupt(f"{len(members)} members, at most {MAX_MEMBERS} are allowed")
-        ranges: dict[str, tuple[int, int]] = {}
+        if len(listed) > MAX_MEMBERS:
+            raise self._corrupt(f"{len(listed)} members, at most {MAX_MEMBERS} are allowed")
+        members: dict[str, _Member] = {}
         free = 0  # members may not overlap: that is how a small file pretends to be huge
-        for member in sorted(members, key=lambda m: m.header_offset):
-            name, at, size = member.filename, member.header_offset, member.file_size
-            if len(name) > _MAX_NAME or not KEY.fullmatch(name) or member.orig_filename != name:
+        for info in sorted(listed, key=lambda info: info.header_offset):
+            name, at, stored = info.filename, info.header_offset, info.compress_size
+            if len(name) > _MAX_NAME or not KEY.fullmatch(name) or info.orig_filename != name:
                 raise self._corrupt(f"unsafe member name {name[:_MAX_NAME]!r}")
-            if name in ranges:
+            if name in members:
                 raise self._corrupt(f"two members are named {name}")
-            if member.compress_type != zipfile.ZIP_STORED or member.compress_size != size or member.flag_bits & 0x41:
-                raise self._corrupt(f"{name} is compressed or encrypted; members must be stored as they are")
-            if at < free or at + _LOCAL_HEADER.size + len(name) + size > end:
+            self._check_method(info)
+            if at < free or at + _LOCAL_HEADER.size + len(name) + stored > end:
                 raise self._corrupt(f"{name} overlaps another member or lies outside the file")
-            free = at + _LOCAL_HEADER.size + len(name) + size
-            ranges[name] = (at, size)
-        return ranges
+            free = at + _LOCAL_HEADER.size + len(name) + stored
+            members[name] = _Member(at, stored, info.file_size, info.CRC)
+        return members
+
+    def _check_method(self, info: zipfile.ZipInfo) -> None:
+        name, method = info.filename, member_method(info.filename)
+        if info.flag_bits & 0x41:
+            raise self._corrupt(f"{name} is encrypted")
+        if info.compress_type != method:
+            raise self._corrupt(f"{name} uses ZIP method {info.compress_type}; JSON must have 8, all else 0")
+        if method == zipfile.ZIP_STORED and info.compress_size != info.file_size:
+            raise self._corrupt(f"{name} is stored, but its two sizes differ")
+        if method == zipfile.ZIP_DEFLATED and max(info.compress_size, info.file_size) > _MAX_DOCUMENT:
+            raise self._corrupt(f"{name} is larger than the {_MAX_DOCUMENT} bytes allowed")
 
     def _check_directory_size(self) -> None:
         """Refuse, before zipfile builds an object for each member, a directory that no scene needs."""
@@ -169,22 +204,30 @@ class ZipStore:
             raise self._corrupt(f"its directory of {size} bytes is larger than the {_MAX_DIRECTORY} allowed")
 
     def __contains__(self, key: str) -> bool:
-        return key in self._ranges
+        return key in self._members
 
     def size(self, key: str) -> int:
         """See `Store.size`."""
-        return self._range(key)[1]
+        return self._member(key).size
+
+    def stored_size(self, key: str) -> int:
+        """See `Store.stored_size`."""
+        return self._member(key).stored
 
     def read(self, key: str, offset: int, size: int) -> bytes:
         """See `Store.read`."""
-        header, total = self._range(key)
-        if offset < 0 or size < 0 or offset + size > total:
-            raise CorruptContainerError(f"{key} has {total} bytes, {size} at {offset} were asked for")
-        return _exactly(self._pread(self._data_offset(key, header, total) + offset, size), size, key)
+        member = self._member(key)
+        if offset < 0 or size < 0 or offset + size > member.size:
+            raise CorruptContainerError(f"{key} has {member.size} bytes, {size} at {offset} were asked for")
+        begin = self._data_offset(key, member)
+        if member_method(key) == zipfile.ZIP_STORED:
+            return _exactly(self._pread(begin + offset, size), size, key)
+        deflated = _exactly(self._pread(begin, member.stored), member.stored, key)
+        return _inflate_document(key, member, deflated)[offset : offset + size]
 
     def keys(self) -> set[str] | None:
         """See `Store.keys`."""
-        return set(self._ranges)
+        return set(self._members)
 
     def total_size(self) -> int | None:
         """See `Store.total_size`."""
@@ -194,24 +237,25 @@ class ZipStore:
         """See `Store.close`."""
         self._file.close()
 
-    def _range(self, key: str) -> tuple[int, int]:
+    def _member(self, key: str) -> _Member:
         try:
-            return self._ranges[key]
+            return self._members[key]
         except KeyError:
             raise CorruptContainerError(f"{key} is missing") from None
 
-    def _data_offset(self, key: str, header: int, size: int) -> int:
+    def _data_offset(self, key: str, member: _Member) -> int:
         # The writer leaves the extra field empty, so a member's data begins right behind its name. A file repacked by
         # other tools may have one: read its length, and check that this is the right header at all.
-        fixed = self._pread(header, _LOCAL_HEADER.size + len(key))
+        fixed = self._pread(member.at, _LOCAL_HEADER.size + len(key))
         if len(fixed) == _LOCAL_HEADER.size + len(key):
-            magic, name, extra = _LOCAL_HEADER.unpack_from(fixed)
-            start = header + len(fixed) + extra
+            magic, method, name, extra = _LOCAL_HEADER.unpack_from(fixed)
+            start = member.at + len(fixed) + extra
             if (
                 magic == b"PK\x03\x04"
+                and method == member_method(key)
                 and name == len(key)
                 and fixed[-name:] == key.encode()
-                and start + size <= self._size
+                and start + member.stored <= self._size
             ):
                 return int(start)
         raise CorruptContainerError(f"the header of {key} is damaged")
@@ -225,6 +269,16 @@ class ZipStore:
 
     def _corrupt(self, what: str) -> CorruptContainerError:
         return CorruptContainerError(f"{self.path}: {what}")
+
+
+def _inflate_document(key: str, member: _Member, deflated: bytes) -> bytes:
+    try:
+        data = inflate(deflated, member.size, RAW_DEFLATE)
+    except CorruptTileError as error:
+        raise CorruptContainerError(f"{key}: {error}") from error
+    if len(data) != member.size or zlib.crc32(data) != member.crc:
+        raise CorruptContainerError(f"{key} does not hold the {member.size} bytes it should, or its checksum is wrong")
+    return data
 
 
 def _exactly(data: bytes, size: int, key: str) -> bytes:

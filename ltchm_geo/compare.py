@@ -204,14 +204,14 @@ class _Pixels:
                 theirs, their_valid = _read(self._test, window, bands)
                 differs |= (our_valid != their_valid).any(axis=0)
                 both = our_valid & their_valid
-                for i, band in enumerate(bands):
-                    for block in blocks:
+                for block in blocks:
+                    for i, band in enumerate(bands):
                         inside = (i, *block.relative_to(window).slices)
                         errors[band].add(ours[inside], theirs[inside], both[inside])
                         if band in similarity:
                             similarity[band].add(ours[inside], theirs[inside], both[inside])
+                    self._tick(1 if bands == groups[-1] else 0)
             changed += int(differs.sum())
-            self._tick(len(blocks))
         bands_compared = self._bands(ranges, errors, similarity)
         coded = [band for band in bands_compared if band.band - 1 != self._reference.alpha]
         measured = [band.ms_ssim for band in coded if band.ms_ssim is not None]

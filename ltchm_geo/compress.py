@@ -25,7 +25,7 @@ from .raster import Source, open_source
 from .scene_decoder import SceneDecoder, group_coding
 from .schedule import Progress, Ticker, run_shards, worker_count
 from .survey import Survey
-from .tiles import DEFAULT_SHARD, DEFAULT_TILE, TileGrid, pad_tile
+from .tiles import DEFAULT_TILE, TileGrid, automatic_shard, pad_tile
 from .timing import StageClock
 from .types import TileIndex
 from .version import __version__
@@ -111,7 +111,7 @@ def compress_raster(
     model: str | None = None,
     device: str = "auto",
     tile_size: int = DEFAULT_TILE,
-    shard_tiles: int = DEFAULT_SHARD,
+    shard_tiles: int | None = None,
     overwrite: bool = False,
     measure: bool = False,
     workers: int | None = None,
@@ -135,8 +135,9 @@ def compress_raster(
         "auto", "cpu", "cuda", "cuda:1". The file decodes on any.
     tile_size : int
         Side of a tile in pixels, a multiple of 128 for networks with the usual windows; they are trained for 256.
-    shard_tiles : int
-        Side of a shard in tiles. One shard is read, coded and stored at once, so it sets the memory use.
+    shard_tiles : int, optional
+        Side of a shard in tiles. One shard is read, coded and stored at once, so it sets the memory use. Default: 8, or
+        what is enough for a smaller scene.
     overwrite : bool
         Replace an existing `dst`, when the new one is complete.
     measure : bool
@@ -167,6 +168,7 @@ def compress_raster(
         # What is wrong with destination or sizes must be told before the weights are loaded and the scene surveyed.
         path = _destination(source, dst)
         check_destination(path, overwrite)
+        shard_tiles = automatic_shard(source.shape, tile_size) if shard_tiles is None else shard_tiles
         TileGrid(source.shape, tile_size, shard_tiles)
         engine = load_engine(model, device)
         if tile_size % engine.tile_multiple:

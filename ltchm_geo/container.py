@@ -1,7 +1,7 @@
 """Stage 7: a compressed scene on disk, a Zarr v3 hierarchy in one file (``scene.ltchm``) or a folder (``scene.zarr``).
 
     zarr.json               root; its attribute "ltchm" is the scene's `SceneMeta`
-    0/...                   level 0: one sharded array per band group, alpha, mask, and CF coordinates
+    0/...                   level 0: one sharded array per band group, alpha, mask; in a folder CF coordinates
     ltchm-manifest.json     written last: every other key with its size and SHA-256
 
 docs/format.md is the specification. `ContainerWriter` takes whole shards of finished tiles; `ContainerReader` needs

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,13 +31,18 @@ from .weights import LoadedWeights, load
 
 __all__ = ["Engine", "load_engine"]
 
-#: Tiles per pass through g_a or g_s. On a CPU larger batches only cost memory.
-_BATCH = {"cpu": 4, "cuda": 64}
+#: Tiles per pass through g_a or g_s. On a CPU batches are no faster, and single tiles give the same payload and pixels
+#: however many are coded together (convolutions of another batch size may round otherwise).
+_BATCH = {"cpu": 1, "cuda": 64}
+_MIN_EXACT_BATCH, _MAX_EXACT_BATCH = 8, 64
 _MAX_ENGINES = 4
 _MAX_FOLDED = 12
 
 _ENGINES: dict[tuple[str, str], Engine] = {}
 _ENGINES_LOCK = threading.Lock()
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class Engine:
@@ -59,6 +68,7 @@ class Engine:
             _load(module, weights, f"nn.{name}.")
         self._transforms = transforms
         self._batch = _BATCH.get(device.type, _BATCH["cpu"])
+        self._coder_threads = 1 if device.type == "cpu" else None
         exact = {k.removeprefix("entropy."): v for k, v in weights.tensors.items() if k.startswith("entropy.")}
         self.coder = ExactCoder.from_tensors(exact, weights.document("ltchm_entropy"), device=str(device))
         self._folded: dict[tuple[str, int], Any] = {}
@@ -84,35 +94,65 @@ class Engine:
         One entropy stream per tile.
         """
         clock = clock or StageClock()
-        with clock("network"), torch.inference_mode():
-            latents = [self._analyse(part, level) for part in torch.from_numpy(x).split(self._batch)]
-            y, z = (torch.cat(parts) for parts in zip(*latents, strict=True))
-        return self.coder.encode(y, z, level)
+        (g_a, quality), (h_a, _) = self._at("g_a", level), self._at("h_a", level)
+
+        def analyse(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            with clock("network"):
+                pixels = part.to(self.device).contiguous(memory_format=torch.channels_last)
+                y = g_a(pixels, quality.expand(len(part))).float()
+                return _integers(y), _integers(h_a(y, quality.expand(len(part))))
+
+        def code(part: tuple[torch.Tensor, torch.Tensor]) -> list[bytes]:
+            return self.coder.encode(*part, level, threads=self._coder_threads, clock=clock)
+
+        latents = self._map(analyse, torch.from_numpy(x).split(self._batch))
+        y, z = (torch.cat(parts) for parts in zip(*latents, strict=True))
+        size = self._exact_batch(len(y))
+        return list(chain(*self._map(code, list(zip(y.split(size), z.split(size), strict=True)))))
 
     def decode_latents(
         self, streams: Sequence[bytes], level: int, tile: int, clock: StageClock | None = None
     ) -> tuple[torch.Tensor, NDArray[np.bool_]]:
         """Latents y (B, N, T/16, T/16) int32 and, per tile, whether its stream was intact (y means nothing if not)."""
-        y, _, intact = self.coder.decode(streams, level, (tile // 16, tile // 16))
-        return y, intact
+        clock = clock or StageClock()
+        shape = (tile // 16, tile // 16)
+
+        def decode(part: Sequence[bytes]) -> tuple[torch.Tensor, torch.Tensor, NDArray[np.bool_]]:
+            return self.coder.decode(part, level, shape, threads=self._coder_threads, clock=clock)
+
+        size = self._exact_batch(len(streams))
+        parts = self._map(decode, [streams[i : i + size] for i in range(0, len(streams), size)])
+        ys, _, intact = zip(*parts, strict=True)
+        return torch.cat(ys), np.concatenate(intact)
 
     def synthesise(self, y: torch.Tensor, level: int, clock: StageClock | None = None) -> NDArray[np.float32]:
         """Pixels (B, 3, T, T) float32 in the model's range from latents y (B, N, T/16, T/16)."""
         clock = clock or StageClock()
-        with clock("network"), torch.inference_mode():
-            g_s, quality = self._at("g_s", level)
-            pixels = []
-            for part in y.split(self._batch):
+        g_s, quality = self._at("g_s", level)
+
+        def restore(part: torch.Tensor) -> torch.Tensor:
+            with clock("network"):
                 latents = part.to(self.device).float().contiguous(memory_format=torch.channels_last)
-                pixels.append(g_s(latents, quality.expand(len(part))).float().cpu())
-            found: NDArray[np.float32] = torch.cat(pixels).numpy()
+                return g_s(latents, quality.expand(len(part))).float().cpu()
+
+        found: NDArray[np.float32] = torch.cat(self._map(restore, y.split(self._batch))).numpy()
         return found
 
-    def _analyse(self, x: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
-        (g_a, quality), (h_a, _) = self._at("g_a", level), self._at("h_a", level)
-        y = g_a(x.to(self.device).contiguous(memory_format=torch.channels_last), quality.expand(len(x))).float()
-        z = h_a(y, quality.expand(len(x)))
-        return _integers(y), _integers(z)
+    def _map(self, function: Callable[[_T], _R], parts: Sequence[_T]) -> list[_R]:
+        """Apply `function` to every part: on a CPU side by side, one core each; on a GPU in turn."""
+
+        def work(part: _T) -> _R:
+            with torch.inference_mode():
+                return function(part)
+
+        if self.device.type != "cpu" or len(parts) == 1:
+            return [work(part) for part in parts]
+        return list(_cpu_pool().map(work, parts))
+
+    def _exact_batch(self, tiles: int) -> int:
+        """Tiles whose latents are coded together: they share the steps of the wavefront, but only one core."""
+        cores = _core_count() if self.device.type == "cpu" else 1
+        return min(_MAX_EXACT_BATCH, max(_MIN_EXACT_BATCH, -(-tiles // cores)))
 
     def _at(self, name: str, level: int) -> tuple[Any, torch.Tensor]:
         """A transform with its quality scales folded in, and the quality position (1,)."""
@@ -143,6 +183,20 @@ def load_engine(model: str | None = None, device: str = "auto") -> Engine:
                 del _ENGINES[next(iter(_ENGINES))]
             _ENGINES[key] = Engine(weights, where)
         return _ENGINES[key]
+
+
+def _core_count() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _cpu_pool() -> ThreadPoolExecutor:
+    """One thread per core, shared by all engines; inside, PyTorch computes on that thread alone.
+
+    Tiles side by side use the cores better than several threads on one tile, and on a busy machine far better: there,
+    threads of one operation spend their time waiting for each other.
+    """
+    return ThreadPoolExecutor(_core_count(), "ltchm", initializer=torch.set_num_threads, initargs=(1,))
 
 
 def _integers(latents: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ._inflate import GZIP, inflate
 from ._json import loads
 from ._store import Store, open_store
 from .errors import (
@@ -34,7 +34,6 @@ from .types import PixelBox, TileIndex
 __all__ = ["ContainerReader", "Problem"]
 
 _ROOT = "zarr.json"
-_GZIP = 31  # zlib's wbits for a gzip stream
 _CACHED_INDICES = 256
 _PIECE = 1 << 23
 
@@ -105,6 +104,9 @@ class ContainerReader:
         expected = {self.meta.shard_key(array, shard) for array in self.meta.arrays for shard in self._shards()}
         if expected != self.manifest.shards.keys():
             raise CorruptContainerError("the manifest does not list exactly the shards the scene must have")
+        for key, record in self.manifest.files.items():
+            if key.endswith(".json") and record.size > MAX_JSON:
+                raise CorruptContainerError(f"{key} has {record.size} bytes, more than the {MAX_JSON} allowed")
         keys = self._store.keys()
         if keys is None:
             return  # a folder: sizes are checked as its files are read
@@ -206,10 +208,13 @@ class ContainerReader:
 
     def _decode_plane(self, name: str, tile: TileIndex, stored: bytes) -> NDArray[Any]:
         dtype, shape = self.meta.array_dtype(name), self.meta.tile_shape(name)
+        size = math.prod(shape) * dtype.itemsize
         try:
-            raw = _gunzip(stored, math.prod(shape) * dtype.itemsize)
+            raw = inflate(stored, size, GZIP)
         except CorruptTileError as error:
             raise self._tile_error(name, tile, str(error)) from error
+        if len(raw) != size:
+            raise self._tile_error(name, tile, f"it holds {len(raw)} bytes of pixels, not {size}")
         if dtype == np.bool_:
             return np.frombuffer(raw, np.uint8).reshape(shape).astype(bool)
         return np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape)
@@ -262,7 +267,7 @@ class ContainerReader:
         """Bytes on disk: per array, of the ``metadata``, of the ``container`` around them, and in ``total``."""
         records, key = self.manifest.shards, self.meta.shard_key
         sizes = {array: sum(records[key(array, s)].size for s in self._shards()) for array in self.meta.arrays}
-        metadata = sum(record.size for record in self.manifest.files.values()) + self._store.size(MANIFEST_KEY)
+        metadata = sum(self._store.stored_size(key) for key in (*self.manifest.files, MANIFEST_KEY))
         inside = sum(sizes.values()) + metadata
         total = self._store.total_size() or inside
         return {**sizes, "metadata": metadata, "container": total - inside, "total": total}
@@ -282,15 +287,3 @@ class ContainerReader:
     def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
         # Travels between processes as its path; each opens the scene on its own.
         return type(self), (self.path,)
-
-
-def _gunzip(stored: bytes, size: int) -> bytes:
-    """Inflate a gzip stream that must hold exactly `size` bytes, never more than that in memory."""
-    stream = zlib.decompressobj(_GZIP)
-    try:
-        raw = stream.decompress(stored, size + 1)
-    except zlib.error as error:
-        raise CorruptTileError(f"gzip data is damaged: {error}") from error
-    if len(raw) != size or not stream.eof or stream.unused_data:
-        raise CorruptTileError(f"gzip data does not hold exactly {size} bytes")
-    return raw

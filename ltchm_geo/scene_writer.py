@@ -6,6 +6,7 @@ import os
 import threading
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._documents import make_documents
-from ._sink import open_sink
+from ._sink import is_folder, open_sink
 from .errors import UsageError
 from .manifest import MANIFEST_KEY, MAX_JSON, Manifest, Record
 from .scene_meta import SceneMeta
@@ -49,7 +50,7 @@ class ContainerWriter:
 
     def __init__(self, destination: str | os.PathLike[str], meta: SceneMeta, overwrite: bool = False):
         self.meta, self.grid = meta, meta.grid
-        documents = make_documents(meta)
+        documents = make_documents(meta, decorated=is_folder(Path(destination)))
         if largest := next((key for key, data in documents.items() if len(data) > MAX_JSON), None):
             raise UsageError(f"{largest} would take over {MAX_JSON} bytes: the source's tags or RPCs are too large")
         self._records: dict[str, Record] = {}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .errors import UsageError
 from .types import PixelBox, Shape2d, TileIndex
 
-__all__ = ["DEFAULT_SHARD", "DEFAULT_TILE", "TileGrid", "pad_tile"]
+__all__ = ["DEFAULT_SHARD", "DEFAULT_TILE", "TileGrid", "automatic_shard", "pad_tile"]
 
 DEFAULT_TILE = 256
 DEFAULT_SHARD = 8
@@ -103,6 +103,14 @@ class TileGrid:
         _check_inside(index, count)
         y0, x0 = index.iy * side, index.ix * side
         return PixelBox(y0, x0, min(side, self.scene.y - y0), min(side, self.scene.x - x0))
+
+
+def automatic_shard(scene: Shape2d, tile: int) -> int:
+    """Side in tiles of the shards a scene gets by default: 8, or less where all of it then still fits into one.
+
+    Every slot of a shard costs 16 bytes, whether there is a tile for it or not. Raises `UsageError` as `TileGrid`.
+    """
+    return min(DEFAULT_SHARD, max(TileGrid(scene, tile).shape))
 
 
 def pad_tile(pixels: NDArray[Any], tile: int) -> NDArray[Any]:

@@ -163,7 +163,7 @@ def search_path() -> list[Path]:
     folders.append(user_weights_dir())
     installed = find_spec("ltchm_geo_weights")
     if installed is not None:
-        folders.extend(Path(place) for place in installed.submodule_search_locations or ())
+        folders.extend(p for p in map(Path, installed.submodule_search_locations or ()) if p.is_dir())
     return folders
 
 

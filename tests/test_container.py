@@ -6,20 +6,24 @@ import pickle
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from scenes import ALPHA, MASK, META, SHAPE, SHARDS, payload, put_all, write
 
 from ltchm_geo import _store
 from ltchm_geo._json import dumps
-from ltchm_geo.container import MANIFEST_KEY, ContainerReader, ContainerWriter
+from ltchm_geo._store import member_method
+from ltchm_geo.container import MANIFEST_KEY, BandGroup, ContainerReader, ContainerWriter, SceneMeta
 from ltchm_geo.errors import (
     ContainerError,
     CorruptContainerError,
@@ -29,8 +33,10 @@ from ltchm_geo.errors import (
     UnsupportedVersionError,
     UsageError,
 )
+from ltchm_geo.georef import BandInfo, Georef
+from ltchm_geo.radiometry import BandMapping
 from ltchm_geo.shards import pack_shard
-from ltchm_geo.types import PixelBox, TileIndex
+from ltchm_geo.types import PixelBox, Shape2d, TileIndex
 
 
 @pytest.fixture(params=["scene.ltchm", "scene.zarr"])
@@ -59,8 +65,37 @@ def pack(path: Path, content: dict[str, bytes], honest: bool = True) -> Path:
         content = {**content, MANIFEST_KEY: dumps(document)}
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in content.items():
-            archive.writestr(name, data)
+            archive.writestr(name, data, member_method(name))
     return path
+
+
+def pack_document(path: Path, content: dict[str, bytes], key: str, stored: bytes, size: int, crc: int) -> Path:
+    """Write `content` with the deflated bytes, size and CRC-32 of one document replaced by the given ones."""
+    pack(path, {**content, key: stored}, honest=False)
+    with zipfile.ZipFile(path) as archive:
+        parts, entries, at = [], [], 0
+        for info in archive.infolist():
+            data, method = archive.read(info), info.compress_type
+            numbers = (zlib.crc32(data), len(data), len(data))
+            if info.filename == key:
+                numbers = (crc, len(stored), size)
+            elif method == zipfile.ZIP_DEFLATED:
+                data = deflate(data)
+                numbers = (numbers[0], len(data), numbers[2])
+            name = info.filename.encode()
+            common = struct.pack("<HHHHHIIIHH", 20, 0, method, 0, 33, *numbers, len(name), 0)
+            parts.append(b"PK\x03\x04" + common + name + data)
+            entries.append(b"PK\x01\x02\x14\0" + common + struct.pack("<HHHII", 0, 0, 0, 0, at) + name)
+            at += len(parts[-1])
+    directory = b"".join(entries)
+    end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, len(entries), len(entries), len(directory), at, 0)
+    path.write_bytes(b"".join(parts) + directory + end)
+    return path
+
+
+def deflate(data: bytes) -> bytes:
+    stream = zlib.compressobj(9, wbits=-15)
+    return stream.compress(data) + stream.flush()
 
 
 def edit_json(path: Path, key: str, edit: Callable[[dict], object]) -> Path:
@@ -117,13 +152,36 @@ def test_file_is_an_ordinary_zip(file):
         assert archive.testzip() is None
         assert archive.namelist()[0] == "zarr.json"
         assert archive.namelist()[-1] == MANIFEST_KEY
-        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+        for info in archive.infolist():
+            is_json = info.filename.endswith(".json")
+            assert info.compress_type == (zipfile.ZIP_DEFLATED if is_json else zipfile.ZIP_STORED)
+            assert info.extra == b""
 
 
-def test_folder_and_file_hold_the_same(tmp_path):
-    file, folder = write(tmp_path / "a.ltchm"), write(tmp_path / "a.zarr")
+def test_folder_and_file_hold_the_same_but_for_cf(tmp_path):
+    file, folder = members(write(tmp_path / "a.ltchm")), write(tmp_path / "a.zarr")
     found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    assert found == members(file)
+    assert {key.split("/")[1] for key in found.keys() - file.keys()} == {"x", "y", "spatial_ref"}
+    assert file.keys() <= found.keys()
+    changed = {key for key in file if file[key] != found[key]}
+    assert changed == {MANIFEST_KEY, "0/zarr.json", *(f"0/{array}/zarr.json" for array in META.arrays)}
+    for key in changed - {MANIFEST_KEY}:
+        alone, beside = json.loads(file[key]), json.loads(found[key])
+        assert (alone.pop("attributes"), bool(beside.pop("attributes"))) == ({}, True)
+        assert alone == beside
+
+
+def test_overhead_of_a_small_scene(tmp_path):
+    infos = tuple(BandInfo("uint16", colorinterp=name) for name in ("red", "green", "blue"))
+    georef = Georef(rasterio.CRS.from_epsg(32654).to_wkt(version="WKT2_2019"), (30.0, 0.0, 4e5, 0.0, -30.0, 4e6))
+    mapping = tuple(BandMapping(5123.0 + i, 1 / 20123, 5123.0 + i, 25246.0 + i) for i in range(3))
+    groups = (BandGroup("g0", (0, 1, 2), mapping, (None,) * 3),)
+    meta = SceneMeta(Shape2d(700, 900), "uint16", infos, georef, groups, "ab3d" * 16, "tiny", shard=4)
+    chunks = {slot: bytes(1000) for slot in range(12)}
+    with ContainerWriter(tmp_path / "a.ltchm", meta) as writer:
+        writer.put_shard("g0", TileIndex(0, 0), chunks)
+        writer.finish()
+    assert (tmp_path / "a.ltchm").stat().st_size - 12 * 1000 < 2600
 
 
 def test_a_scene_repacked_by_other_tools_still_reads(file):
@@ -132,7 +190,7 @@ def test_a_scene_repacked_by_other_tools_still_reads(file):
         for name, data in sorted(content.items()):
             info = zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0))
             info.extra = struct.pack("<HH4s", 0x7777, 4, b"abcd")
-            archive.writestr(info, data)
+            archive.writestr(info, data, member_method(name), compresslevel=1)
     with ContainerReader(file) as reader:
         assert reader.verify() == []
 
@@ -206,10 +264,25 @@ def test_damaged_shard_index(scene):
         assert reader.tile_payload("g0", TileIndex(2, 0)) == payload("g0", TileIndex(2, 0))
 
 
-def test_damage_outside_tiles_is_found(scene):
+def test_damage_outside_tiles_is_found(tmp_path):
+    scene = write(tmp_path / "scene.zarr")
     overwrite_in(scene, b"projection_x_coordinate", b"projection_x_c00rdinate")
     with ContainerReader(scene) as reader:
         assert [p.key for p in reader.verify()] == ["0/x/zarr.json"]
+
+
+@pytest.mark.parametrize("key", ["zarr.json", "0/g0/zarr.json", MANIFEST_KEY])
+def test_any_changed_bit_of_a_document_is_found(file, key):
+    data, stored = file.read_bytes(), deflate(members(file)[key])
+    at = data.index(stored)
+    for position in range(0, len(stored), 11):
+        file.write_bytes(data[: at + position] + bytes([data[at + position] ^ 4]) + data[at + position + 1 :])
+        if key == "0/g0/zarr.json":
+            with ContainerReader(file) as reader:
+                assert [p.key for p in reader.verify()] == [key]
+        else:
+            with pytest.raises(CorruptContainerError, match=key):
+                ContainerReader(file)
 
 
 def test_missing_and_short_files_in_a_folder(tmp_path):
@@ -321,13 +394,79 @@ def test_duplicate_member(file):
         ContainerReader(file)
 
 
-def test_deflated_member(file):
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+@pytest.mark.parametrize("key", ["zarr.json", "0/g0/zarr.json", "0/g0/c/0/0/0", MANIFEST_KEY])
+def test_each_member_has_its_method(file, key, method):
+    if method == member_method(key):
+        return
     content = members(file)
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(file, "w") as archive:
         for name, data in content.items():
-            archive.writestr(name, data)
-    with pytest.raises(CorruptContainerError, match="compressed or encrypted"):
+            archive.writestr(name, data, method if name == key else member_method(name))
+    with pytest.raises(CorruptContainerError, match=f"{key} uses ZIP method {method}"):
         ContainerReader(file)
+
+
+def test_local_header_with_another_method(file):
+    data = bytearray(file.read_bytes())
+    data[8] = 0  # of the first member, zarr.json
+    file.write_bytes(data)
+    with pytest.raises(CorruptContainerError, match=r"header of zarr\.json"):
+        ContainerReader(file)
+
+
+def test_encrypted_member(file):
+    data = bytearray(file.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    file.write_bytes(data)
+    with pytest.raises(CorruptContainerError, match="encrypted"):
+        ContainerReader(file)
+
+
+@pytest.mark.parametrize("key", ["zarr.json", MANIFEST_KEY])
+@pytest.mark.parametrize(
+    ("hostile", "message"),
+    [
+        (lambda data: (deflate(data), len(data), zlib.crc32(data)), None),
+        (lambda data: (deflate(data), len(data) - 1, zlib.crc32(data)), "more than"),
+        (lambda data: (deflate(data), len(data) + 1, zlib.crc32(data)), "does not hold"),
+        (lambda data: (deflate(data), 0, zlib.crc32(data)), "more than"),
+        (lambda data: (deflate(data), len(data), zlib.crc32(data) ^ 1), "checksum"),
+        (lambda data: (deflate(data) + b"x", len(data), zlib.crc32(data)), "something follows"),
+        (lambda data: (deflate(data) + deflate(b""), len(data), zlib.crc32(data)), "something follows"),
+        (lambda data: (deflate(data)[:-1], len(data), zlib.crc32(data)), "cut short"),
+        (lambda data: (b"", len(data), zlib.crc32(data)), "cut short"),
+        (lambda data: (zlib.compress(data), len(data), zlib.crc32(data)), "damaged"),
+        (lambda data: (deflate(bytes(1 << 24)), len(data), zlib.crc32(data)), "more than"),
+        (lambda data: (deflate(data), 2**27, zlib.crc32(data)), "allowed"),
+    ],
+)
+def test_hostile_document(file, key, hostile, message):
+    content = members(file)
+    pack_document(file, content, key, *hostile(content[key]))
+    if message is None:
+        ContainerReader(file).close()
+        return
+    with pytest.raises(CorruptContainerError, match=f"{key}.*{message}"):
+        ContainerReader(file)
+
+
+def test_document_that_takes_more_in_the_file_than_inflated(file, monkeypatch):
+    monkeypatch.setattr(_store, "_MAX_DOCUMENT", 1 << 16)
+    pack_document(file, members(file), "zarr.json", bytes(1 << 17), 1000, 0)
+    with pytest.raises(CorruptContainerError, match="allowed"):
+        ContainerReader(file)
+
+
+def test_a_bomb_takes_no_memory(file):
+    content = members(file)
+    pack_document(file, content, "zarr.json", deflate(bytes(1 << 24)), 1000, 0)
+    tracemalloc.start()
+    with pytest.raises(CorruptContainerError, match="more than"):
+        ContainerReader(file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 21
 
 
 def test_extra_and_missing_members(file):
@@ -341,7 +480,7 @@ def test_extra_and_missing_members(file):
 
 def test_directory_entry_that_claims_more_than_the_file_has(file):
     data = bytearray(file.read_bytes())
-    at = data.rindex(b"PK\x01\x02")
+    at = data.rindex(b"0/mask/c/1/1") - 46
     data[at + 20 : at + 28] = struct.pack("<II", 2**31, 2**31)
     file.write_bytes(data)
     with pytest.raises(CorruptContainerError, match="outside"):
@@ -364,10 +503,11 @@ def test_huge_directory(file, monkeypatch):
         ContainerReader(file)
 
 
-def test_huge_json(file, monkeypatch):
-    root = members(file)["zarr.json"] + b" " * (1 << 24)
-    with pytest.raises(CorruptContainerError, match="allowed"):
-        ContainerReader(pack(file, {**members(file), "zarr.json": root}))
+@pytest.mark.parametrize("key", ["zarr.json", "0/zarr.json"])
+def test_huge_json(file, key):
+    large = members(file)[key] + b" " * (1 << 24)
+    with pytest.raises(CorruptContainerError, match=f"{key} has .* allowed"):
+        ContainerReader(pack(file, {**members(file), key: large}))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="ut
         f"| shards of all arrays | {scene_meta.MAX_SHARDS:,} |",
         f"| `zarr.json` | {manifest.MAX_JSON >> 20} MiB |",
         f"| manifest | {manifest.MAX_MANIFEST >> 20} MiB |",
+        f"| a deflated document, as it is stored | {_store._MAX_DOCUMENT >> 20} MiB |",
         f"{_store._MAX_DIRECTORY >> 20} MiB, {_store.MAX_MEMBERS:,} members, names of {_store._MAX_NAME} characters",
         f"| weights file | {weights.MAX_BYTES >> 30} GiB |",
         f"multiple of 64, 64..{scene_meta.MAX_TILE}",

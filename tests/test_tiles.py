@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ltchm_geo.errors import UsageError
-from ltchm_geo.tiles import TileGrid, pad_tile
+from ltchm_geo.tiles import TileGrid, automatic_shard, pad_tile
 from ltchm_geo.types import PixelBox, Shape2d, TileIndex
 
 
@@ -95,3 +95,24 @@ def test_padding_a_full_tile_copies_nothing() -> None:
 def test_padding_what_is_no_tile_is_refused(shape: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="cannot pad"):
         pad_tile(np.zeros(shape), 64)
+
+
+@pytest.mark.parametrize(
+    ("scene", "side"),
+    [
+        ((1, 1), 1),
+        ((256, 256), 1),
+        ((256, 257), 2),
+        ((700, 900), 4),
+        ((2048, 1), 8),
+        ((2049, 2049), 8),
+        ((1, 10**6), 8),
+    ],
+)
+def test_automatic_shard(scene: tuple[int, int], side: int) -> None:
+    assert automatic_shard(Shape2d(*scene), 256) == side
+
+
+def test_automatic_shard_of_a_wrong_tile() -> None:
+    with pytest.raises(UsageError, match="tile side"):
+        automatic_shard(Shape2d(10, 10), 0)

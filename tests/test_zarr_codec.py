@@ -98,7 +98,14 @@ def test_zarr_reads_everything(level):
     assert np.isnan(level["g0"].fill_value)
 
 
-def test_georeferencing_follows_cf(level):
+@pytest.mark.parametrize("scene", ["scene.ltchm"], indirect=True)
+def test_the_single_file_has_no_cf(level):
+    assert set(level.array_keys()) == {"g0", "alpha", "mask"}
+    assert not any(level[name].attrs for name in level.array_keys())
+
+
+@pytest.mark.parametrize("scene", ["scene.zarr"], indirect=True)
+def test_georeferencing_of_the_folder_follows_cf(level):
     assert level["spatial_ref"].attrs["crs_wkt"] == META.georef.crs
     assert level["spatial_ref"].attrs["GeoTransform"] == "10.0 0.5 0.0 50.0 0.0 -0.25"
     assert level["spatial_ref"][()] == 0

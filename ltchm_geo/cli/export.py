@@ -32,23 +32,28 @@ def export(
 ) -> None:
     """Integerise the averaged weights of CHECKPOINT and enter them in a weights folder.
 
-    DATA (training packs or rasters) is used to calibrate the ranges of the integer network.
+    DATA (training packs or rasters) is used to calibrate the ranges of the integer network, and other crops of it to
+    report what exactness costs: bits per pixel of the float network, of the integer one, and of the coded streams.
 
     \b
     ltchm export run/final.safetensors packs/train-0.tar --tag ltchm-128-v1
     """
     import torch
 
+    from ltchm_geo.engine import load_engine
+    from ltchm_geo.nn.config import LEVELS_PER_ANCHOR, MAX_LEVEL
     from ltchm_geo.training.data import Sampler, load_pools
     from ltchm_geo.training.export import export_weights, sources_of
+    from ltchm_geo.training.integerise import rate_report
     from ltchm_geo.training.loop import average_model, read_checkpoint
 
     facts, _ = read_checkpoint(checkpoint)
     model = average_model(checkpoint)
     sampler = Sampler(load_pools(data, torch.device("cpu")), facts["recipe"]["weights"])
+    random = torch.Generator().manual_seed(0)
     entry = export_weights(
         model,
-        sampler.draw(crops, 256, torch.Generator().manual_seed(0)),
+        sampler.draw(crops, 256, random),
         out,
         tag=tag,
         status=status,
@@ -60,3 +65,12 @@ def export(
         notes=notes,
     )
     click.echo(f"{out / entry.file}  {entry.bytes / 1e6:.1f} MB  sha256 {entry.sha256}")
+    coder = load_engine(str(out / entry.file), "cpu").coder
+    levels = range(0, MAX_LEVEL + 1, LEVELS_PER_ANCHOR)
+    report = rate_report(model, coder, sampler.draw(crops, 256, random), levels)
+    click.echo("level  float bpp  integer bpp    cost  coded bpp    cost")
+    for level, bpp in report.items():
+        integer, coded = bpp["ideal"] / bpp["float"] - 1, bpp["cost"]
+        click.echo(
+            f"{level:5d}  {bpp['float']:9.4f}  {bpp['ideal']:11.4f}  {integer:+6.2%}  {bpp['real']:9.4f}  {coded:+6.2%}"
+        )

@@ -30,6 +30,7 @@ _COMMANDS = {
     "verify": "ltchm_geo.cli.verify",
     "compare": "ltchm_geo.cli.compare",
     "train": "ltchm_geo.cli.train",
+    "export": "ltchm_geo.cli.export",
 }
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _TERMINATED = 143  # 128 + SIGTERM

@@ -52,7 +52,8 @@ def _describe(report: VerifyReport) -> str:
         return f"{report.path}: sound, {done} in {text.duration(report.seconds)}"
     tiles = len({(problem.array, problem.tile) for problem in report.problems if problem.tile is not None})
     rows = [_row(problem, str(report.path)) for problem in report.problems]
-    return f"{report.path}: damaged, {tiles} of {text.counted(report.tiles, 'tile')}\n{text.table(('part', 'row', 'column', 'problem'), rows, left=(0, 3))}"
+    summary = f"{report.path}: damaged, {tiles} of {text.counted(report.tiles, 'tile')}"
+    return f"{summary}\n{text.table(('part', 'row', 'column', 'problem'), rows, left=(0, 3))}"
 
 
 def _row(problem: Problem, path: str) -> tuple[str, str, str, str]:

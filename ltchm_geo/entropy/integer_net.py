@@ -19,6 +19,7 @@ from ltchm_geo.entropy import arithmetic as ar
 from ltchm_geo.entropy import rans, tables
 from ltchm_geo.entropy.integer_layers import MAX_CHANNELS, Affine, Convolution, Deconvolution, Hybrid, Store, integer
 from ltchm_geo.errors import InvalidWeightsError, UsageError
+from ltchm_geo.timing import StageClock
 
 __all__ = ["ExactCoder", "IntegerNet", "Stepper"]
 
@@ -193,9 +194,8 @@ class Stepper:
             rows = hyper.permute(0, 2, 3, 1).reshape(b, -1, c)[:, torch.from_numpy(order).to(net.device)]
             self._first = net.first_half(rows)
             self._affine = net.context_affine(level)
-            self._canvas = torch.zeros(b, (self._h + 2) * (self._w + 4), net.channels, dtype=torch.float64).to(
-                net.device
-            )
+            cells = (self._h + 2) * (self._w + 4)
+            self._canvas = torch.zeros(b, cells, net.channels, dtype=torch.float64, device=net.device)
         row, column = np.divmod(order, self._w)
         self._cells = torch.from_numpy((row + 2) * (self._w + 4) + column + 2).to(net.device)
         self._taps = torch.from_numpy(ar.causal_taps(self._h, self._w, order)).to(net.device)
@@ -256,7 +256,9 @@ class ExactCoder:
             raise InvalidWeightsError("exact network: tensor z_cdf is missing")
         return cls(IntegerNet(others, spec, device, mode), z_cdf)
 
-    def encode(self, y: Tensor, z: Tensor, level: int, threads: int | None = None) -> list[bytes]:
+    def encode(
+        self, y: Tensor, z: Tensor, level: int, threads: int | None = None, clock: StageClock | None = None
+    ) -> list[bytes]:
         """One stream per tile.
 
         Parameters
@@ -264,11 +266,15 @@ class ExactCoder:
         y, z : (B, N, h, w) and (B, N, h / 4, w / 4) int32, any values, on any device.
         level : quality level 0 ... 112.
         threads : how many the entropy coder may use; default: all cores.
+        clock : takes the time of the stages "parameters" and "entropy".
         """
+        clock = clock or StageClock()
         streams: list[bytes] = []
         for some_y, some_z in zip(y.split(_CHUNK_TILES), z.split(_CHUNK_TILES), strict=True):
-            latents, ordered, params = self.symbols(some_y, some_z, level)
-            streams += rans.encode(latents, ordered, params, self.z_cdf, threads)
+            with clock("parameters"):
+                latents, ordered, params = self.symbols(some_y, some_z, level)
+            with clock("entropy"):
+                streams += rans.encode(latents, ordered, params, self.z_cdf, threads)
         return streams
 
     def symbols(
@@ -281,7 +287,12 @@ class ExactCoder:
         return z.cpu().numpy(), rows[:, np.concatenate(rans.wavefront(h, w))], params
 
     def decode(
-        self, streams: Sequence[bytes], level: int, latent_shape: tuple[int, int], threads: int | None = None
+        self,
+        streams: Sequence[bytes],
+        level: int,
+        latent_shape: tuple[int, int],
+        threads: int | None = None,
+        clock: StageClock | None = None,
     ) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
         """Inverse of `encode`.
 
@@ -290,14 +301,16 @@ class ExactCoder:
         streams : one per tile, from anywhere; a damaged one disturbs no other.
         level : as encoded.
         latent_shape : height and width of y, multiples of four.
+        threads, clock : as for `encode`.
 
         Returns
         -------
         y, z : int32 on the CPU.
         ok : (B,) bool; latents are meaningless where it is False.
         """
+        clock = clock or StageClock()
         parts = [
-            self._decode(streams[i : i + _CHUNK_TILES], level, latent_shape, threads)
+            self._decode(streams[i : i + _CHUNK_TILES], level, latent_shape, threads, clock)
             for i in range(0, len(streams), _CHUNK_TILES)
         ]
         if not parts:
@@ -306,20 +319,31 @@ class ExactCoder:
         return torch.cat(ys), torch.cat(zs), np.concatenate(oks)
 
     def _decode(
-        self, streams: Sequence[bytes], level: int, latent_shape: tuple[int, int], threads: int | None
+        self,
+        streams: Sequence[bytes],
+        level: int,
+        latent_shape: tuple[int, int],
+        threads: int | None,
+        clock: StageClock,
     ) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
         h, w = latent_shape
         if h % HYPER_RATIO or w % HYPER_RATIO or min(h, w) < HYPER_RATIO:
             raise UsageError(f"latents of {h} x {w} do not have sides in multiples of {HYPER_RATIO}")
         n, count = self.net.channels, len(streams)
-        decoder = rans.Decoder(streams, self.z_cdf, threads)
-        z = torch.from_numpy(decoder.z((n, h // HYPER_RATIO, w // HYPER_RATIO)))
-        stepper = self.net.begin(self.net.hyper_features(z, level), level)
+        with clock("entropy"):
+            decoder = rans.Decoder(streams, self.z_cdf, threads)
+            z = torch.from_numpy(decoder.z((n, h // HYPER_RATIO, w // HYPER_RATIO)))
+        with clock("parameters"):
+            stepper = self.net.begin(self.net.hyper_features(z, level), level)
         ordered = np.empty((count, h * w, n), dtype=np.int32)
         at = 0
         for t in range(len(stepper)):
-            found = decoder.y(stepper.step(t))
-            stepper.put(t, found)
+            with clock("parameters"):
+                params = stepper.step(t)
+            with clock("entropy"):
+                found = decoder.y(params)
+            with clock("parameters"):
+                stepper.put(t, found)
             ordered[:, at : at + found.shape[1]] = found
             at += found.shape[1]
         y = np.empty_like(ordered)

@@ -1,6 +1,6 @@
 """Parameters and multiply-accumulates of a network, counted on the meta device: nothing is allocated or computed.
 
-What counts as one multiply-accumulate (MAC): each product of a weight, learned or mixed for the input, with a value, and
+What counts as a multiply-accumulate (MAC): each product of a value with a weight, learned or mixed for the input, and
 each product inside an attention matrix. That is
 
 - convolutions by output pixels x taps, transposed ones by input pixels x taps (the zeros between inputs cost nothing;

@@ -87,7 +87,7 @@ class QualityScale(nn.Module):
     """Per-quality channel scale: one positive vector per anchor, interpolated linearly between anchors.
 
     This is what makes one network serve every rate: the scales stand where a convolution follows, so at a fixed
-    quality they fold into its weights (`fold_into`).
+    quality they fold into its weights (`transforms.fold_quality`).
     """
 
     def __init__(self, channels: int, exponent: float = 0.0):

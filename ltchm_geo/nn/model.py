@@ -57,7 +57,7 @@ class LTCHM(nn.Module):
         Parameters
         ----------
         x : (B, 3, H, W) float32
-            Pixels, nominally in [0, 1]; H and W multiples of 64 (and of 16 * 4 * window side for shifted windows).
+            Pixels, nominally in [0, 1]; H and W multiples of 128, which fill whole attention windows at H/32 x W/32.
         quality : (B,) float32
             Positions in [0, 7].
         mixed_precision : bool

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -66,7 +67,8 @@ class Pool:
     def crops(self, images: Tensor, size: int, generator: torch.Generator) -> Tensor:
         """Random crops (B, 3, size, size) float32 in [0, 1] of the given image numbers (B,).
 
-        Images narrower than `size` are mirrored at their far edge. More than three bands: a random triplet.
+        Images narrower than `size` are mirrored at their far edge. More than three bands: a random triplet; of one or
+        two bands the last is repeated, as it is when a scene is coded.
         """
         device = self.pixels.device
         h, w = self.heights[images], self.widths[images]
@@ -77,7 +79,8 @@ class Pool:
         ys = _mirror(y0[:, None] + step, h[:, None])
         xs = _mirror(x0[:, None] + step, w[:, None])
         keys = torch.rand(len(images), self.bands, generator=generator, device=device)
-        bands = keys.argsort(1)[:, :3] if self.bands > 3 else torch.arange(3, device=device).expand(len(images), 3)
+        fixed = torch.arange(3, device=device).clamp(max=self.bands - 1).expand(len(images), 3)
+        bands = keys.argsort(1)[:, :3] if self.bands > 3 else fixed
         flat = (ys[:, None, :, None] * w[:, None, None, None] + xs[:, None, None, :]) * self.bands
         index = self.offsets[images][:, None, None, None] + flat + bands[:, :, None, None]
         return self.pixels[index].float() / self.peak
@@ -100,17 +103,17 @@ class Sampler:
 
     def __init__(self, pools: Sequence[Pool], weights: dict[str, float]):
         self.pools = pools
-        names = [name for pool in pools for name in pool.names]
+        counts = Counter(pool.names[i] for pool in pools for i in pool.sources.tolist())
+        names = sorted(counts)
         missing = set(weights) - set(names)
         if missing:
-            raise UsageError(f"recipe: no data for the sources {sorted(missing)}; there are {sorted(names)}")
+            raise UsageError(f"recipe: no data for the sources {sorted(missing)}; there are {names}")
         others = [n for n in names if n not in weights]
         rest = max(0.0, 1.0 - sum(weights.values())) / max(1, len(others))
         share = {n: weights.get(n, rest) for n in names}
         probabilities = []
         for pool in pools:
-            counts = torch.bincount(pool.sources, minlength=len(pool.names)).float()
-            by_source = torch.tensor([share[n] for n in pool.names], device=counts.device) / counts
+            by_source = torch.tensor([share[n] / counts[n] for n in pool.names], device=pool.sources.device)
             probabilities.append(by_source[pool.sources])
         self._probabilities = torch.cat(probabilities)
         self._starts = torch.tensor([0, *(len(p.offsets) for p in pools)]).cumsum(0).tolist()
@@ -147,21 +150,26 @@ def _read_tar(path: Path, threads: int) -> Iterator[tuple[str, Image]]:
     import pillow_jxl  # noqa: F401  (registers the JPEG XL decoder with Pillow)
     from PIL import Image as PillowImage
 
-    def decode(data: bytes) -> Image:
-        return np.asarray(PillowImage.open(io.BytesIO(data)).convert("RGB"))
+    def decode(member: tuple[str, bytes]) -> Image:
+        name, data = member
+        try:
+            return np.asarray(PillowImage.open(io.BytesIO(data)).convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UsageError(f"cannot read the image {name} in the training pack {path}: {error}") from error
 
     try:
         with tarfile.open(path) as tar:
             members = [(m.name, tar.extractfile(m)) for m in tar if m.isfile()]
-            blobs = [(name.split("/")[0], handle.read()) for name, handle in members if handle is not None]
+            blobs = [(name, handle.read()) for name, handle in members if handle is not None]
     except (OSError, tarfile.TarError) as error:
         raise UsageError(f"cannot read the training pack {path}: {error}") from error
     with ThreadPoolExecutor(threads) as executor:
-        yield from zip((name for name, _ in blobs), executor.map(decode, (data for _, data in blobs)), strict=True)
+        sources = (PurePosixPath(name).parts[0] for name, _ in blobs)
+        yield from zip(sources, executor.map(decode, blobs), strict=True)
 
 
 def _read_raster(path: Path) -> Iterator[tuple[str, Image]]:
-    """A multi-band raster, each band stretched over its type's range (0.05 to 99.95 % of its non-zero values)."""
+    """A raster as it is if uint8, otherwise each band stretched over 16 bits."""
     import rasterio
 
     try:
@@ -172,8 +180,14 @@ def _read_raster(path: Path) -> Iterator[tuple[str, Image]]:
     if pixels.dtype == np.uint8:
         yield path.stem, np.moveaxis(pixels, 0, -1)
         return
-    stretched = np.empty((*pixels.shape[1:], len(pixels)), np.uint16)
-    for i, band in enumerate(pixels.astype(np.float64)):
-        low, high = np.percentile(band[band != 0], [0.05, 99.95])
-        stretched[..., i] = np.rint(np.clip((band - low) / (high - low), 0, 1) * 65535)
-    yield path.stem, stretched
+    yield path.stem, np.stack([_stretch(band.astype(np.float64)) for band in pixels], axis=-1)
+
+
+def _stretch(band: np.ndarray) -> np.ndarray:
+    """From 0.05 to 99.95 % of the finite values other than 0, the usual nodata, to the whole of uint16."""
+    known = band[np.isfinite(band) & (band != 0)]
+    low, high = np.percentile(known, [0.05, 99.95]) if known.size else (0.0, 1.0)
+    relative = (np.nan_to_num(band, nan=low, posinf=high, neginf=low) - low) / max(
+        high - low, np.finfo(np.float32).tiny
+    )
+    return np.rint(np.clip(relative, 0, 1) * 65535).astype(np.uint16)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -220,7 +220,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             if metadata.get("format") != _FORMAT:
                 raise UsageError(f"{path} is not a training checkpoint of this software")
             return json.loads(metadata["facts"]), {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UsageError(f"cannot read the checkpoint {path}: {error}") from error
 
 

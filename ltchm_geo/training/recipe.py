@@ -64,6 +64,19 @@ class Recipe:
     mixed_precision: bool = True
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        side = 32 * self.model.window
+        if min(self.crop, self.decay_crop) < side or self.crop % side or self.decay_crop % side:
+            raise UsageError(
+                f"recipe: crop and decay_crop must be multiples of {side}, or attention windows do not fit"
+            )
+        if min(self.batch, self.decay_batch) < 1:
+            raise UsageError("recipe: batch and decay_batch must be at least 1")
+        if self.optimizer not in ("muon", "adamw"):
+            raise UsageError(f'recipe: optimizer must be "muon" or "adamw", not {self.optimizer!r}')
+        if not 0 <= self.quality_low <= self.quality_high <= QUALITY_ANCHORS - 1:
+            raise UsageError(f"recipe: need 0 <= quality_low <= quality_high <= {QUALITY_ANCHORS - 1}")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready dictionary."""
         return asdict(self)

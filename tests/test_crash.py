@@ -1,0 +1,127 @@
+"""What power cuts, kill -9 and bit rot leave behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rasters import COAST, pixels_of, smooth, write_tif
+
+from ltchm_geo import compress_raster, decompress_raster, verify
+from ltchm_geo.container import ContainerReader
+from ltchm_geo.errors import CorruptTileError, DestinationBusyError, LtchmError
+from ltchm_geo.types import TileIndex
+
+SMALL: dict[str, Any] = {"tile_size": 128, "shard_tiles": 1}
+CHILD = """
+import os, signal, sys
+from ltchm_geo import compress_raster, decompress_raster
+
+def progress(done, total):
+    assert total == 40
+    if done == 15:
+        print("middle", flush=True)
+        if sys.argv[4] == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        sys.stdin.readline()
+
+run = {"compress": compress_raster, "decompress": decompress_raster}[sys.argv[1]]
+options = {"tile_size": 128, "shard_tiles": 1} if sys.argv[1] == "compress" else {}
+run(sys.argv[2], sys.argv[3], overwrite=True, progress=progress, **options)
+"""
+
+pytestmark = [
+    pytest.mark.usefixtures("tiny"),
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9"),
+]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_tif(tmp_path / "source.tif", smooth(3, 128 * 5, 128 * 8))
+
+
+def child(verb: str, source: Path, target: Path, what: str = "kill") -> list[Any]:
+    return [sys.executable, "-c", CHILD, verb, source, target, what]
+
+
+def snapshot(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in [path, *path.rglob("*")] if p.is_file()}
+
+
+@pytest.mark.parametrize("name", ["scene.ltchm", "scene.zarr"])
+def test_kill_while_compressing(name: str, source: Path, tmp_path: Path) -> None:
+    done = subprocess.run(child("compress", source, tmp_path / name), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, "middle\n"), done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{name}.part", "source.tif"]
+    with pytest.raises(LtchmError):
+        decompress_raster(tmp_path / f"{name}.part", tmp_path / "a.tif")
+    path = compress_raster(source, tmp_path / name, **SMALL).path
+    assert sorted(p.name for p in tmp_path.iterdir()) == [name, "source.tif"]
+    assert verify(path).ok
+    # Nothing of the dead run is in it.
+    fresh = compress_raster(source, tmp_path / f"fresh-{name}", **SMALL).path
+    if path.is_dir():
+        assert snapshot(path) == snapshot(fresh)
+    else:
+        assert path.stat().st_size == fresh.stat().st_size
+
+
+def test_kill_while_replacing(source: Path, tmp_path: Path) -> None:
+    path = compress_raster(COAST, tmp_path / "scene.ltchm").path
+    before = path.read_bytes()
+    done = subprocess.run(child("compress", source, path), capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_bytes() == before
+
+
+def test_kill_while_decompressing(source: Path, tmp_path: Path) -> None:
+    scene = compress_raster(source, tmp_path / "scene.ltchm", **SMALL).path
+    done = subprocess.run(
+        child("decompress", scene, tmp_path / "out.tif"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / "out.tif").exists()
+    decompress_raster(scene, tmp_path / "out.tif")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.tif", "scene.ltchm", "source.tif"]
+
+
+def test_two_runs_do_not_mix(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "scene.ltchm"
+    with subprocess.Popen(
+        child("compress", source, target, "wait"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "middle\n"
+        with pytest.raises(DestinationBusyError, match="another process"):
+            compress_raster(source, target, **SMALL)
+        other.communicate("go\n")
+    assert other.returncode == 0
+    assert verify(target).ok
+
+
+@pytest.mark.parametrize("name", ["scene.ltchm", "scene.zarr"])
+def test_one_flipped_byte(name: str, tmp_path: Path) -> None:
+    path = compress_raster(COAST, tmp_path / name, tile_size=128, shard_tiles=2).path
+    sound = pixels_of(decompress_raster(path, tmp_path / "sound.tif").path)
+    with ContainerReader(path) as reader:
+        payload, key = reader.tile_payload("g0", TileIndex(0, 1)), reader.meta.shard_key("g0", TileIndex(0, 0))
+    file = path / key if path.is_dir() else path
+    data = bytearray(file.read_bytes())
+    data[data.index(payload) + len(payload) // 2] ^= 1
+    file.write_bytes(data)
+
+    (problem,) = verify(path).problems
+    assert (problem.array, problem.tile, problem.key) == ("g0", (0, 1), key)
+    with pytest.raises(CorruptTileError, match=r"tile \(0, 1\) of g0"):
+        decompress_raster(path, tmp_path / "a.tif")
+    assert not (tmp_path / "a.tif").exists()
+    rest = decompress_raster(path, tmp_path / "a.tif", allow_damaged=True)
+    assert [(d.array, d.tile) for d in rest.damaged] == [("g0", (0, 1))]
+    sound[:, :128, 128:256] = 0  # nodata
+    np.testing.assert_array_equal(pixels_of(rest.path), sound)

@@ -1,0 +1,82 @@
+"""The examples run, on small inputs and with the tiny network."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import rasterio
+from click.testing import CliRunner
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+DATA = Path(__file__).parent / "data"
+
+
+def example(name: str) -> ModuleType:
+    """Import an example by file name."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name: str, *arguments: str | Path) -> str:
+    result = CliRunner().invoke(example(name).main, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_compress(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = example("01_compress")
+    monkeypatch.setattr(module, "SCENE", DATA / "farmland_rgbn_u8_nodata0.tif")
+    module.main()
+    printed = capsys.readouterr().out
+    assert "PSNR per band" in printed
+    assert "identical" in printed
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_pictures(tiny: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "out.png"
+    scene = DATA / "tokyo_l8_u16.tif"
+    assert "bpp" in run("02_pictures", scene, picture, "--window", "0", "0", "64", "96")
+    with rasterio.open(picture) as found:
+        assert found.shape == (64, 3 * 96 + 2 * 8)
+        pixels = found.read()
+    with rasterio.open(scene) as source:
+        red = source.read(1)[:64, :96]
+    # The first panel is the stretched original: same order of brightness.
+    assert np.corrcoef(pixels[0, :, :96].ravel(), red.ravel())[0, 1] > 0.98
+
+
+def test_roundtrip_table(tiny: Path) -> None:
+    printed = run("03_roundtrip_table", DATA / "drone_rgba.tif", DATA / "sar_s1_float64_db.tif")
+    rows = printed.splitlines()[2:]
+    assert len(rows) == 2
+    assert all(row.count("identical") == 2 for row in rows), printed
+
+
+def test_large_scene_is_a_mirrored_tiling(tmp_path: Path) -> None:
+    module = example("04_large_scene")
+    path = tmp_path / "large.tif"
+    module.make_scene(path, 1100)
+    with rasterio.open(path) as large, rasterio.open(module.SCENE) as scene:
+        pixels, original = large.read(), scene.read([1, 2, 3])
+    assert pixels.shape == (3, 1100, 1100)
+    height, width = original.shape[1:]
+    np.testing.assert_array_equal(pixels[:, :height, :width], original)
+    np.testing.assert_array_equal(pixels[:, height, :width], original[:, -1])
+
+
+def test_large_scene_measures(tiny: Path) -> None:
+    printed = run("04_large_scene", "--side", "300")
+    assert "compress:" in printed
+    assert "decompress:" in printed
+    assert "peak memory" in printed

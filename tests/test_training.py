@@ -1,0 +1,346 @@
+"""The training loop: optimiser, resuming, decay, guarded steps, recipes and the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from test_training_data import add_image
+
+from ltchm_geo.cli.train import train
+from ltchm_geo.errors import LtchmError, UsageError
+from ltchm_geo.nn.config import ModelConfig
+from ltchm_geo.nn.model import LTCHM
+from ltchm_geo.training import loop
+from ltchm_geo.training.data import Pool, Sampler
+from ltchm_geo.training.loop import Trainer, average_model, read_checkpoint
+from ltchm_geo.training.optim import MuonAdamW, make_optimizer, orthogonalise
+from ltchm_geo.training.recipe import Recipe
+
+CPU = torch.device("cpu")
+TINY = ModelConfig(channels=32, parameter_width=32)
+RECIPES = sorted((Path(__file__).parents[1] / "weights" / "recipes").glob("*.toml"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_trainer(**changes):
+    """A trainer of a tiny network on one random image, not far from real settings."""
+    settings = {"crop": 128, "batch": 1, "decay_crop": 128, "decay_batch": 1, "warmup": 2, "mixed_precision": False}
+    image = np.random.default_rng(1).integers(0, 256, (150, 140, 3), dtype=np.uint8)
+    sampler = Sampler([Pool.build([("noise", image)], CPU)], {})
+    return Trainer(Recipe(model=TINY, **(settings | changes)), sampler, CPU)
+
+
+def everything(trainer):
+    """Copies of all tensors that a run carries from step to step."""
+    tensors = {f"model.{k}": v for k, v in trainer.model.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in trainer.average.items()}
+    tensors |= trainer._optimizer_tensors()
+    return {k: v.detach().clone() for k, v in tensors.items()}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    different = [k for k in first if not torch.equal(first[k], second[k])]
+    assert not different
+
+
+# --- optimiser --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (24, 96), (96, 24)])
+def test_orthogonalise_brings_singular_values_near_one(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 1e-3
+    out = orthogonalise(matrix)
+    values = torch.linalg.svdvals(out)
+    before = torch.linalg.svdvals(matrix)
+    assert out.shape == shape
+    assert out.dtype == torch.float32
+    wide = before > 0.05 * before[0]  # five iterations do not lift the very smallest
+    assert float(values[wide].min()) > 0.5
+    assert float(values.max()) < 1.3
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    assert float((out * (u @ vh)).sum()) > 0.8 * min(shape)  # the same singular vectors
+
+
+def test_adamw_group_equals_torchs():
+    generator = torch.Generator().manual_seed(0)
+    ours = [
+        torch.randn(4, 5, generator=generator).requires_grad_(),
+        torch.randn(7, generator=generator).requires_grad_(),
+    ]
+    theirs = [p.detach().clone().requires_grad_() for p in ours]
+    own = MuonAdamW([{"params": ours, "lr": 1e-2, "muon": False}], betas=(0.9, 0.99))
+    reference = torch.optim.AdamW(theirs, lr=1e-2, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.0)
+    for _ in range(10):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=generator) * 1e-3
+            b.grad = a.grad.clone()
+        own.step()
+        reference.step()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_muon_moves_by_the_learning_rate_whatever_the_gradients_size():
+    for scale in (1e-6, 1e3):
+        weight = torch.zeros(32, 32, 3, 3).requires_grad_()
+        weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * scale
+        MuonAdamW([{"params": [weight], "lr": 0.01, "muon": True}]).step()
+        # RMS of 0.2 per unit of learning rate, whatever the shape.
+        assert float(weight.detach().pow(2).mean().sqrt()) == pytest.approx(0.01 * 0.2, rel=0.25)
+
+
+def test_only_dense_convolutions_go_to_muon():
+    model = LTCHM(TINY)
+    names = {id(p): name for name, p in model.named_parameters()}
+    adamw, muon = make_optimizer(model, kind="muon", lr=1e-3, muon_lr=2e-3).param_groups
+    assert (adamw["muon"], muon["muon"]) == (False, True)
+    assert (adamw["lr"], muon["lr"]) == (1e-3, 2e-3)
+    matrices = {names[id(p)] for p in muon["params"]}
+    assert len(matrices) + len(adamw["params"]) == len(names)
+    assert {"g_a.down2.conv1.weight", "h_s.layers.0.weight", "parameter_net.layers.2.weight"} <= matrices
+    apart = ("gamma", "beta", "bias", "position_bias", "log2_scale", "scale", "shift")
+    assert not [n for n in matrices if n.endswith(apart) or ".depthwise." in n or n.startswith("prior.")]
+    assert not [n for n in matrices if ".convs." in n and n.endswith((".0.weight", ".1.weight", ".2.weight"))]
+    assert len(make_optimizer(model, kind="adamw", lr=1e-3, muon_lr=2e-3).param_groups) == 1
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_resumed_run_continues_bit_for_bit(tmp_path):
+    whole = make_trainer(mixed_precision=True)
+    for _ in range(2):
+        whole.train_step()
+    whole.save(tmp_path / "half.safetensors")
+    for _ in range(2):
+        whole.train_step()
+    torch.manual_seed(99)  # the resumed run must not depend on the state it finds
+    resumed = make_trainer(mixed_precision=True)
+    resumed.load(tmp_path / "half.safetensors")
+    assert resumed.step == 2
+    for _ in range(2):
+        resumed.train_step()
+    assert_same(everything(resumed), everything(whole))
+    assert (resumed.step, resumed.usual_norm, resumed.skipped) == (whole.step, whole.usual_norm, whole.skipped)
+    assert not (tmp_path / "half.part").exists()
+
+
+def test_runs_of_one_seed_are_the_same_and_of_two_are_not():
+    first, second, other = make_trainer(), make_trainer(), make_trainer(seed=5)
+    assert_same(first.model.state_dict(), second.model.state_dict())
+    assert not torch.equal(other.model.g_a.down1.conv1.weight, first.model.g_a.down1.conv1.weight)
+
+
+def test_decay_ends_at_one_percent_and_stops(tmp_path):
+    trainer, factors = make_trainer(warmup=1), []
+    trainer.train_step()
+    trainer.begin_decay(4)
+    assert not trainer.decayed
+    stop = lambda: bool(factors.append(trainer._lr_factor()))  # noqa: E731  (never stops by itself)
+    trainer.run(stop, lambda report: None)
+    assert trainer.decayed
+    assert trainer.step == 5
+    assert factors[0] == 1
+    assert factors == sorted(factors, reverse=True)
+    assert factors[2] == pytest.approx(0.505)
+    assert factors[-1] == trainer._lr_factor() == pytest.approx(0.01)
+    trainer.save(tmp_path / "final.safetensors")
+    again = make_trainer()
+    again.load(tmp_path / "final.safetensors")
+    assert again.decayed
+    again.run(lambda: False, lambda report: None)
+    assert again.step == 5
+
+
+def test_decay_takes_its_own_crops():
+    trainer, sizes = make_trainer(batch=2, decay_crop=256), []
+    draw = trainer.sampler.draw
+    trainer.sampler.draw = lambda batch, size, generator: sizes.append((batch, size)) or draw(batch, 128, generator)
+    trainer.train_step()
+    trainer.begin_decay(1)
+    trainer.train_step()
+    assert sizes == [(2, 128), (1, 256)]
+
+
+def test_warmup_is_linear():
+    trainer = make_trainer(warmup=4)
+    assert [trainer._lr_factor() for trainer.step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+
+
+def test_loss_drops_on_a_trivial_data_set(monkeypatch):
+    monkeypatch.setattr(loop, "augment", lambda x, generator: x)
+    image = np.full((128, 128, 3), (200, 40, 90), np.uint8)
+    sampler = Sampler([Pool.build([("flat", image)], CPU)], {})
+    trainer, reports = make_trainer(warmup=1, lr=3e-3, quality_low=3.0, quality_high=3.0), []
+    trainer.sampler = sampler
+    trainer.run(lambda: trainer.step >= 12, reports.append, every=4)
+    assert [report.step for report in reports] == [4, 8, 12]
+    assert reports[-1].loss < 0.5 * reports[0].loss
+    assert reports[-1].psnr > reports[0].psnr
+    assert reports[-1].steps_per_second > 0
+
+
+def damage(trainer, factor):
+    """Multiply one gradient by `factor` from now on."""
+    return trainer.model.g_s.up0.bias.register_hook(lambda gradient: gradient * factor)
+
+
+@pytest.mark.parametrize("factor", [math.nan, 1e9])
+def test_a_wild_gradient_step_is_skipped(factor):
+    trainer = make_trainer(warmup=0)
+    trainer.train_step()
+    trainer.train_step()
+    before, usual = everything(trainer), trainer.usual_norm
+    hook = damage(trainer, factor)
+    trainer.train_step()
+    hook.remove()
+    after = everything(trainer)
+    unaveraged = [k for k in before if not k.startswith("average.")]
+    assert_same({k: before[k] for k in unaveraged}, {k: after[k] for k in unaveraged})
+    assert (trainer.skipped, trainer.step) == (1, 3)
+    assert usual <= trainer.usual_norm <= usual * 1.07  # never blocks for good, never jumps
+    trainer.train_step()
+    assert trainer.skipped == 1
+    assert all(bool(torch.isfinite(v).all()) for v in everything(trainer).values())
+
+
+def test_average_follows_the_weights():
+    trainer = make_trainer(ema=0.5)
+    name = "g_a.down1.conv1.weight"
+    old = trainer.average[name].clone()
+    trainer.train_step()
+    # Step 1: memory (1 + 1) / (10 + 1), well below the recipe's 0.5.
+    expected = old + (1 - 2 / 11) * (trainer.model.state_dict()[name] - old)
+    torch.testing.assert_close(trainer.average[name], expected)
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def test_checkpoints_hold_the_recipe_and_the_average(tmp_path):
+    trainer = make_trainer()
+    trainer.train_step()
+    trainer.save(tmp_path / "one.safetensors")
+    facts, _ = read_checkpoint(tmp_path / "one.safetensors")
+    assert Recipe.from_dict(facts["recipe"]) == trainer.recipe
+    model = average_model(tmp_path / "one.safetensors")
+    assert not model.training
+    assert_same(model.state_dict(), trainer.average)
+
+
+def test_foreign_checkpoints_are_refused(tmp_path):
+    trainer = make_trainer()
+    with pytest.raises(UsageError, match="cannot read the checkpoint"):
+        trainer.load(tmp_path / "absent.safetensors")
+    (tmp_path / "noise.safetensors").write_bytes(bytes(64))
+    with pytest.raises(UsageError, match="cannot read the checkpoint"):
+        trainer.load(tmp_path / "noise.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(UsageError, match="not a training checkpoint"):
+        trainer.load(tmp_path / "other.safetensors")
+    trainer.save(tmp_path / "narrow.safetensors")
+    wider = Trainer(Recipe(model=ModelConfig(channels=32, parameter_width=64)), trainer.sampler, CPU)
+    with pytest.raises(UsageError, match="holds another model"):
+        wider.load(tmp_path / "narrow.safetensors")
+
+
+# --- recipes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_load(path):
+    recipe = Recipe.load(path)
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    assert sum(recipe.weights.values()) <= 1
+
+
+def test_there_are_recipes():
+    assert RECIPES
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"learning_rate": 1e-3}, "unknown keys"),
+        ({"crop": 100}, "multiples of 128"),
+        ({"decay_crop": 0}, "multiples of 128"),
+        ({"batch": 0}, "at least 1"),
+        ({"optimizer": "sgd"}, "optimizer must be"),
+        ({"quality_low": 5.0, "quality_high": 4.0}, "quality_low <= quality_high"),
+        ({"model": {"depth": 3}}, "unknown keys"),
+    ],
+)
+def test_wrong_recipes_are_refused(wrong, message):
+    with pytest.raises(LtchmError, match=message):
+        Recipe.from_dict(wrong)
+
+
+def test_unreadable_recipes_are_named(tmp_path):
+    (tmp_path / "bad.toml").write_text("crop = = 3")
+    with pytest.raises(UsageError, match=r"cannot read the recipe .*bad\.toml"):
+        Recipe.load(tmp_path / "bad.toml")
+
+
+# --- command line -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _restored_process():
+    """`ltchm train` takes over signals and flushes denormals for its whole process; give both back."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.usefixtures("_restored_process")
+def test_train_command_from_start_to_final_weights(tmp_path):
+    rng = np.random.default_rng(0)
+    with tarfile.open(tmp_path / "pack.tar", "w") as tar:
+        for i, kind in enumerate(["PNG", "JXL", "PNG"]):
+            add_image(tar, f"source{i}/image.{kind.lower()}", rng.integers(0, 256, (130, 140, 3), dtype=np.uint8), kind)
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(
+        "crop = 128\nbatch = 1\ndecay_crop = 128\ndecay_batch = 1\nwarmup = 1\nmixed_precision = false\n"
+        "[model]\nchannels = 32\nparameter_width = 32\n[weights]\nsource1 = 0.6\n"
+    )
+    out = tmp_path / "run"
+
+    def run(*options):
+        arguments = [str(recipe), str(tmp_path / "pack.tar"), "--out", str(out), "--device", "cpu", "--threads", "1"]
+        return CliRunner().invoke(train, [*arguments, *options])
+
+    early = run("--decay-steps", "2")
+    assert isinstance(early.exception, UsageError)
+    assert "nothing to branch off" in str(early.exception)
+    first = run("--steps", "2")
+    assert first.exit_code == 0, first.output
+    assert read_checkpoint(out / "trunk.safetensors")[0]["step"] == 2
+    second = run("--steps", "3")
+    assert "resumed trunk.safetensors at step 2" in second.output
+    assert read_checkpoint(out / "trunk.safetensors")[0]["step"] == 3
+    final = run("--decay-steps", "2")
+    assert final.exit_code == 0, final.output
+    assert "finished" in final.output
+    assert sorted(p.name for p in out.iterdir()) == ["final.safetensors", "log.jsonl", "trunk.safetensors"]
+    assert read_checkpoint(out / "final.safetensors")[0]["step"] == 5
+    assert average_model(out / "final.safetensors").config == TINY
