@@ -55,9 +55,10 @@ def open_sink(destination: str | os.PathLike[str], overwrite: bool) -> Sink:
 
 def check_destination(path: Path, overwrite: bool) -> None:
     """Raise what `open_sink` would for a destination that exists or lies in no folder; writes nothing."""
-    if not path.parent.is_dir():
-        raise DestinationError(f"cannot write {path}: the folder {path.parent} does not exist")
-    _check_free(path, is_folder(path), overwrite)
+    with _explained(path):
+        if not path.parent.is_dir():
+            raise DestinationError(f"cannot write {path}: the folder {path.parent} does not exist")
+        _check_free(path, is_folder(path), overwrite)
 
 
 def is_folder(path: Path) -> bool:

@@ -172,7 +172,7 @@ def compress_raster(
         TileGrid(source.shape, tile_size, shard_tiles)
         engine = load_engine(model, device)
         if tile_size % engine.tile_multiple:
-            raise UsageError(f"tile side {tile_size} is not a multiple of {engine.tile_multiple}, as {engine.tag} needs")
+            raise UsageError(f"tile side {tile_size} is no multiple of {engine.tile_multiple}, as {engine.tag} needs")
         meta = _describe(source, engine, level, tile_size, shard_tiles, clock)
         encoder = _ShardEncoder(source, meta, engine, clock)
         with ContainerWriter(path, meta, overwrite) as writer:
@@ -204,7 +204,7 @@ def compress_raster(
 
 def _destination(source: Source, dst: str | os.PathLike[str] | None) -> Path:
     path = Path(dst) if dst is not None else _default_destination(source.name)
-    if os.path.exists(source.name) and path.exists() and os.path.samefile(source.name, path):
+    if os.path.exists(source.name) and os.path.exists(path) and os.path.samefile(source.name, path):
         raise DestinationError(f"{path} is the source itself; choose another destination")
     return path
 

@@ -99,7 +99,7 @@ def decompress_raster(
         box = _box(window, meta.shape)
         chosen = _bands(bands, len(meta.bands))
         path = Path(dst) if dst is not None else Path(src).with_suffix(".tif")
-        if path.exists() and os.path.samefile(path, src):
+        if os.path.exists(path) and os.path.samefile(path, src):
             raise DestinationError(f"{path} is the scene itself; choose another destination")
         decoder = SceneDecoder(reader, device, allow_damaged=allow_damaged, clock=clock)
         pieces = _pieces(reader, box)

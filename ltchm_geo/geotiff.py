@@ -113,7 +113,8 @@ def create_geotiff(
     _check_destination(path, overwrite)
     profile = _profile(bands, options or {})
     part = path.with_name(path.name + ".part")
-    _remove(part)
+    with _destination_errors(path):
+        _remove(part)
     dataset = None
     try:
         with _destination_errors(path):
@@ -173,11 +174,12 @@ def _common_nodata(bands: Sequence[BandInfo], dtype: str) -> Number | None:
 
 
 def _check_destination(path: Path, overwrite: bool) -> None:
-    if not path.parent.is_dir():
+    # os.path says no, where Path raises, to names that the system cannot even look up.
+    if not os.path.isdir(path.parent):
         raise DestinationError(f"{path}: there is no folder {path.parent}: create it first")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise DestinationError(f"{path} is a folder: give a file name")
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         raise DestinationExistsError(f"{path} exists: remove it or ask for overwriting")
     if not os.access(path.parent, os.W_OK):
         raise DestinationError(f"{path}: no permission to write in {path.parent}")

@@ -17,7 +17,7 @@ __all__ = ["open_scene"]
 
 
 class _SceneArray:
-    """The scene as something dask can slice: shape, dtype, and `[]` with slices and whole numbers."""
+    """The scene as something dask can slice: shape, dtype, and `[]`, where lists select along their own axis."""
 
     ndim = 3
 
@@ -26,17 +26,17 @@ class _SceneArray:
         self.shape = (len(reader.meta.bands), *reader.meta.shape)
         self.dtype = np.dtype(reader.meta.dtype)
 
-    def __getitem__(self, key: tuple[slice | int, slice | int, slice | int]) -> NDArray[Any]:
-        # A number is a slice of one whose axis goes in the end; dask passes numbers on when it fuses selections.
-        parts = (part if isinstance(part, slice) else slice(int(part), int(part) + 1) for part in key)
-        bands, ys, xs = (range(size)[part] for part, size in zip(parts, self.shape, strict=True))
+    def __getitem__(self, key: tuple[Any, Any, Any]) -> NDArray[Any]:
+        # dask fuses selections into one, so that a chunk's key may hold whole numbers and lists beside slices.
+        chosen = [np.arange(size)[part] for part, size in zip(key, self.shape, strict=True)]
+        bands, ys, xs = (np.atleast_1d(numbers) for numbers in chosen)
         pixels = np.empty((len(bands), len(ys), len(xs)), self.dtype)
         if pixels.size:
-            y0, y1, x0, x1 = min(ys), max(ys) + 1, min(xs), max(xs) + 1
-            box = PixelBox(y0, x0, y1 - y0, x1 - x0)
-            decoded = SceneDecoder(self._reader, self._device).read(box, list(bands))
-            pixels = decoded[:, :: ys.step, :: xs.step]
-        return pixels[tuple(slice(None) if isinstance(part, slice) else 0 for part in key)]
+            y0, x0 = int(ys.min()), int(xs.min())
+            box = PixelBox(y0, x0, int(ys.max()) + 1 - y0, int(xs.max()) + 1 - x0)
+            decoded = SceneDecoder(self._reader, self._device).read(box, bands.tolist())
+            pixels = decoded[:, ys - y0][:, :, xs - x0]
+        return pixels[tuple(slice(None) if numbers.ndim else 0 for numbers in chosen)]
 
     def __dask_tokenize__(self) -> Any:
         state = os.stat(self._reader.path)
@@ -70,7 +70,7 @@ def open_scene(src: str | os.PathLike[str], *, device: str = "auto") -> xr.Datas
     meta = reader.meta
     side = meta.tile * meta.shard
     chunks = (_band_chunks(meta), side, side)
-    array = da.from_array(_SceneArray(reader, device), chunks=chunks, asarray=False, fancy=False)
+    array = da.from_array(_SceneArray(reader, device), chunks=chunks, asarray=False)
     data = xr.DataArray(array, dims=("band", "y", "x"), attrs=_attributes(meta), name="band_data")
     dataset = xr.Dataset({"band_data": data}, coords=_coordinates(meta), attrs=dict(meta.georef.tags.get("", {})))
     dataset.set_close(reader.close)

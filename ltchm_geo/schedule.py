@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from dask.base import compute
@@ -23,7 +24,7 @@ Progress = Callable[[int, int], None]
 
 
 def worker_count(workers: int | None) -> int:
-    """Number of shards in work at once: as asked, else two, which keeps a device busy while the other reads or writes."""
+    """Number of shards in work at once: as asked, else two; one keeps a device busy while the other reads or writes."""
     if workers is None:
         return min(2, os.cpu_count() or 1)
     if not 1 <= workers <= 64:
@@ -32,24 +33,33 @@ def worker_count(workers: int | None) -> int:
 
 
 def run_shards(work: Callable[[TileIndex], None], shards: Sequence[TileIndex], workers: int) -> None:
-    """Call `work` for every shard, `workers` at a time; the first exception stops the rest and is raised."""
-    stopped = threading.Event()
+    """Call `work` for every shard, `workers` at a time.
 
-    def task(shard: TileIndex) -> None:
-        if stopped.is_set():
-            return
-        try:
-            work(shard)
-        except BaseException:
-            stopped.set()
-            raise
+    The first exception, Ctrl-C included, lets no further shard begin and is raised when those begun have ended.
+    """
+    stopped, slots = threading.Event(), threading.Semaphore(workers)
+    # dask takes tasks in its own order; sources read fastest row by row, and one worker should always write alike.
+    waiting = deque(shards)
 
-    tasks = [delayed(task, pure=False)(shard) for shard in shards]
+    def task() -> None:
+        with slots:
+            if stopped.is_set():
+                return
+            try:
+                work(waiting.popleft())
+            except BaseException:
+                stopped.set()
+                raise
+
+    tasks = [delayed(task, pure=False)() for _ in shards]
     try:
         compute(*tasks, scheduler="threads", num_workers=workers)
     finally:
-        # On Ctrl-C dask returns while threads still work: whatever they begin next must not happen.
+        # dask returns at the first error while other threads still work, on files that our caller closes or removes.
         stopped.set()
+        for _ in range(workers):
+            slots.acquire()
+        slots.release(workers)  # tasks that dask has queued still come by, see `stopped`, and leave
 
 
 class Ticker:

@@ -143,9 +143,7 @@ def test_masks_are_exact(bands: int, shared: bool, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3])
-def test_each_band_reaches_the_network(
-    bands: int, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_band_reaches_the_network(bands: int, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a network that changes nothing, bands come back as they were, in their places."""
     seen: list[Pixels] = []
 

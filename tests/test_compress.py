@@ -152,14 +152,14 @@ def test_all_masked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["int16", "uint16", "float64"])
 def test_outliers_are_exact(dtype: str, tmp_path: Path) -> None:
     pixels = smooth(3, 200, 200, dtype, 100, 900)
-    odd = {(0, 3, 5): 32767, (1, 199, 199): 30000, (2, 77, 80): 0 if dtype == "uint16" else -32768}
+    odd = {(0, 3, 5): 32767, (1, 199, 199): 30000, (2, 77, 80): 31000 if dtype == "uint16" else -32768}
     for at, value in odd.items():
         pixels[at] = value
     restored = pixels_of(there_and_back(write_tif(tmp_path / "a.tif", pixels), tmp_path))
     for at, value in odd.items():
         assert restored[at] == value
     assert restored.max() == 32767
-    assert np.sort(restored.ravel())[-3] <= 1200
+    assert np.sort(restored.ravel())[-4] <= 1200
 
 
 # --- sources and destinations ----------------------------------------------------------------------------------------
@@ -202,10 +202,10 @@ def test_an_existing_scene_is_replaced_only_when_the_new_one_is_complete(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = compress_raster(TOKYO, tmp_path / name, quality=10).path
-    monkeypatch.setattr(compress, "load_engine", lambda *_: pytest.fail("told too late"))
-    with pytest.raises(DestinationExistsError):
-        compress_raster(TOKYO, path)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(compress, "load_engine", lambda *_: pytest.fail("told too late"))
+        with pytest.raises(DestinationExistsError):
+            compress_raster(TOKYO, path)
 
     def cancel(done: int, total: int) -> None:
         raise KeyboardInterrupt
@@ -254,8 +254,8 @@ def test_measured_quality(source: Path, tmp_path: Path) -> None:
     for band in bands:
         before, after = (a[band][valid[band]].astype(np.float64) for a in (original, restored))
         peak = 255 if original.dtype == np.uint8 else np.ptp(before)
-        expected = 10 * np.log10(peak**2 / np.mean((before - after) ** 2))
-        assert result.psnr[band] == pytest.approx(expected)
+        mse = np.mean((before - after) ** 2)
+        assert result.psnr[band] == pytest.approx(10 * np.log10(peak**2 / mse) if mse else np.inf)
         assert result.max_error[band] == np.abs(before - after).max()
 
 
@@ -291,11 +291,10 @@ def test_weights_by_path(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_workers_do_not_change_the_result(tmp_path: Path) -> None:
-    contents = []
+    contents: list[dict[str, bytes]] = []
     for workers in (1, 1, 3):
-        path = compress_raster(
-            COAST, tmp_path / f"{len(contents)}.ltchm", tile_size=128, shard_tiles=1, workers=workers
-        ).path
+        path = tmp_path / f"{len(contents)}.ltchm"
+        compress_raster(COAST, path, tile_size=128, shard_tiles=1, workers=workers)
         with zipfile.ZipFile(path) as archive:
             contents.append({name: archive.read(name) for name in archive.namelist()})
     assert contents[0] == contents[1] == contents[2]

@@ -14,7 +14,7 @@ from rasters import COAST, pixels_of, smooth, write_tif
 
 from ltchm_geo import compress_raster, decompress_raster, verify
 from ltchm_geo.container import ContainerReader
-from ltchm_geo.errors import CorruptTileError, DestinationBusyError, LtchmError
+from ltchm_geo.errors import CorruptTileError, LtchmError
 from ltchm_geo.types import TileIndex
 
 SMALL: dict[str, Any] = {"tile_size": 128, "shard_tiles": 1}
@@ -23,12 +23,10 @@ import os, signal, sys
 from ltchm_geo import compress_raster, decompress_raster
 
 def progress(done, total):
-    assert total == 40
-    if done == 15:
+    assert total == 12
+    if done == 5:
         print("middle", flush=True)
-        if sys.argv[4] == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        sys.stdin.readline()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 run = {"compress": compress_raster, "decompress": decompress_raster}[sys.argv[1]]
 options = {"tile_size": 128, "shard_tiles": 1} if sys.argv[1] == "compress" else {}
@@ -43,11 +41,11 @@ pytestmark = [
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    return write_tif(tmp_path / "source.tif", smooth(3, 128 * 5, 128 * 8))
+    return write_tif(tmp_path / "source.tif", smooth(3, 128 * 3, 128 * 4))
 
 
-def child(verb: str, source: Path, target: Path, what: str = "kill") -> list[Any]:
-    return [sys.executable, "-c", CHILD, verb, source, target, what]
+def child(verb: str, source: Path, target: Path) -> list[Any]:
+    return [sys.executable, "-c", CHILD, verb, source, target]
 
 
 def snapshot(path: Path) -> dict[str, bytes]:
@@ -72,37 +70,14 @@ def test_kill_while_compressing(name: str, source: Path, tmp_path: Path) -> None
         assert path.stat().st_size == fresh.stat().st_size
 
 
-def test_kill_while_replacing(source: Path, tmp_path: Path) -> None:
-    path = compress_raster(COAST, tmp_path / "scene.ltchm").path
-    before = path.read_bytes()
-    done = subprocess.run(child("compress", source, path), capture_output=True, check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert path.read_bytes() == before
-
-
 def test_kill_while_decompressing(source: Path, tmp_path: Path) -> None:
     scene = compress_raster(source, tmp_path / "scene.ltchm", **SMALL).path
-    done = subprocess.run(
-        child("decompress", scene, tmp_path / "out.tif"), capture_output=True, text=True, check=False
-    )
+    out = tmp_path / "out.tif"
+    done = subprocess.run(child("decompress", scene, out), capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert not (tmp_path / "out.tif").exists()
-    decompress_raster(scene, tmp_path / "out.tif")
+    assert not out.exists()
+    decompress_raster(scene, out)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.tif", "scene.ltchm", "source.tif"]
-
-
-def test_two_runs_do_not_mix(source: Path, tmp_path: Path) -> None:
-    target = tmp_path / "scene.ltchm"
-    with subprocess.Popen(
-        child("compress", source, target, "wait"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "middle\n"
-        with pytest.raises(DestinationBusyError, match="another process"):
-            compress_raster(source, target, **SMALL)
-        other.communicate("go\n")
-    assert other.returncode == 0
-    assert verify(target).ok
 
 
 @pytest.mark.parametrize("name", ["scene.ltchm", "scene.zarr"])

@@ -1,16 +1,12 @@
 from __future__ import annotations
 
 import threading
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 from decodable import BROKEN, DECODABLE, pixels, write_decodable
-from rasterio.windows import Window
 from rasters import CHIAPAS, COAST, DRONE, TOKYO, description, masks_of, opened, pixels_of
 
 from ltchm_geo import compress_raster, decompress_raster, scene_decoder
@@ -19,7 +15,6 @@ from ltchm_geo.errors import (
     CorruptTileError,
     DestinationError,
     DestinationExistsError,
-    DesynchronisedError,
     NotAContainerError,
     UsageError,
     WeightsNotFoundError,
@@ -46,7 +41,9 @@ def files(folder: Path) -> list[str]:
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("window", [(0, 0, 150, 220), (0, 0, 1, 1), (149, 219, 1, 1), (60, 100, 70, 90), (10, 64, 64, 128)])
+@pytest.mark.parametrize(
+    "window", [(0, 0, 150, 220), (0, 0, 1, 1), (149, 219, 1, 1), (60, 100, 70, 90), (10, 64, 64, 128)]
+)
 def test_window(window: tuple[int, int, int, int], scene: Path) -> None:
     y, x, height, width = window
     path = decompress_raster(scene, window=window).path
@@ -55,7 +52,7 @@ def test_window(window: tuple[int, int, int, int], scene: Path) -> None:
     whole = decompress_raster(scene, scene.with_name("whole.tif")).path
     np.testing.assert_array_equal(masks_of(path), masks_of(whole)[:, y : y + height, x : x + width])
     with opened(path) as part, opened(whole) as dataset:
-        assert part.transform == dataset.window_transform(Window(x, y, width, height))
+        assert part.transform[:6] == (10, 0, 5e5 + 10 * x, 0, -10, 4e6 - 10 * y)
         assert (part.descriptions, part.colorinterp) == (dataset.descriptions, dataset.colorinterp)
 
 
@@ -67,7 +64,8 @@ def test_window_of_a_real_scene(coast: Path, tmp_path: Path) -> None:
     first, second = description(whole), description(part)
     changed = {key for key in first if first[key] != second[key]}
     assert changed == {"shape", "transform"}
-    assert second["transform"] == first["transform"] * rasterio.Affine.translation(50, 100)
+    a, b, c, d, e, f = first["transform"][:6]
+    assert second["transform"][:6] == pytest.approx((a, b, c + 50 * a, d, e, f + 100 * e))
 
 
 @pytest.mark.parametrize("bands", [(1,), (4,), (5, 2), (3, 2, 1), (2, 2)])
@@ -173,25 +171,10 @@ def test_damaged_planes(plane: str, scene: Path) -> None:
     np.testing.assert_array_equal(pixels_of(result.path)[[0, 1, 2, 4]], pixels()[[0, 1, 2, 4]])
 
 
-def test_a_stream_of_other_weights(coast: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every tile's own checksum notices latents that are not those encoded."""
-    original = scene_decoder.load_engine
-
-    def other(*arguments: Any) -> Any:
-        engine = original(*arguments)
-        decode = engine.decode_latents
-        monkeypatch.setattr(engine, "decode_latents", lambda streams, level, *rest: decode(streams, level - 9, *rest))
-        return engine
-
-    monkeypatch.setattr(scene_decoder, "load_engine", other)
-    with pytest.raises(DesynchronisedError, match=r"tile \(\d, \d\) of g0"):
-        decompress_raster(coast)
-
-
 def test_missing_weights(coast: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "none").mkdir()
     monkeypatch.setenv("LTCHM_WEIGHTS", str(tmp_path / "none"))
-    with pytest.raises(WeightsNotFoundError, match="install|LTCHM_WEIGHTS"):
+    with pytest.raises(WeightsNotFoundError, match="LTCHM_WEIGHTS"):
         decompress_raster(coast)
     with pytest.raises(WeightsNotFoundError):
         decompress_raster(coast, allow_damaged=True)
@@ -280,9 +263,3 @@ def test_alpha_scene_has_its_holes(tiny: Path, tmp_path: Path) -> None:
     path = decompress_raster(scene, bands=[1, 2, 3]).path
     with opened(path) as dataset:
         assert dataset.count == 3
-
-
-
-def test_zip_members_are_stored_plainly(scene: Path) -> None:
-    with zipfile.ZipFile(scene) as archive:
-        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
