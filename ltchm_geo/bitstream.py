@@ -72,6 +72,11 @@ class TilePayload:
         header = bytes([FORMAT_VERSION, self.mode, flags, self.level])
         return b"".join([header, *(_varint(len(s)) for s in sections), *sections, self.body])
 
+    @staticmethod
+    def mode_of(data: bytes) -> TileMode:
+        """The mode of a packed payload."""
+        return TileMode(data[1])
+
     @classmethod
     def unpack(cls, data: bytes) -> TilePayload:
         """Take a payload apart.

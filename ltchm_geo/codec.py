@@ -29,8 +29,9 @@ Mask = NDArray[np.bool_]
 
 #: Which band of a group feeds each of the network's three channels.
 _CHANNELS = {1: (0, 0, 0), 2: (0, 1, 1), 3: (0, 1, 2)}
-#: A tile is also tried losslessly where that has a chance to be smaller: few pixels, or a stream of this share of them.
-_FEW_PIXELS, _LARGE_SHARE = 4096, 0.25
+#: A tile is also tried losslessly where that has a chance to be smaller: few valid pixels, a stream that is a large
+#: share of them, or few pixels that differ from their left neighbour.
+_FEW_PIXELS, _LARGE_SHARE, _FEW_CHANGES = 4096, 0.25, 0.02
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ def _model_input(pixels: Pixels, valid: Mask, outliers: Mask, coding: GroupCodin
 def _smaller(lossy: TilePayload, pixels: Pixels, valid: Mask) -> TilePayload:
     """The lossy payload, or the exact one where that takes fewer bytes: nothing is gained by losing quality."""
     size = len(lossy.body) + len(lossy.mask or b"") + len(lossy.outliers or b"")
-    if valid.sum() >= _FEW_PIXELS and size < _LARGE_SHARE * pixels.nbytes:
+    changes = np.count_nonzero(pixels[..., 1:] != pixels[..., :-1]) / pixels.size
+    if valid.sum() >= _FEW_PIXELS and size < _LARGE_SHARE * pixels.nbytes and changes > _FEW_CHANGES:
         return lossy
     exact = encode_lossless(pixels)
     return TilePayload(TileMode.LOSSLESS, body=exact) if len(exact) <= size else lossy

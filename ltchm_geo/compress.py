@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,27 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._sink import check_destination
-from .bitstream import TileMode
+from .bitstream import TileMode, TilePayload
 from .codec import encode_tiles
 from .container import BandGroup, ContainerReader, ContainerWriter, SceneMeta
 from .engine import Engine, load_engine
 from .errors import DestinationError, UsageError
-from .masks import representable, valid_pixels
+from .masks import valid_pixels
 from .metrics import ErrorStats
-from .nn.config import LEVELS_PER_ANCHOR, MAX_LEVEL, level_to_lambda
-from .radiometry import UINT8_MAPPING, band_groups
+from .nn.config import level_to_lambda
+from .plan import describe_scene, level_of
 from .raster import Source, open_source
 from .scene_decoder import SceneDecoder, group_coding
 from .schedule import Progress, Ticker, run_shards, worker_count
-from .survey import Survey
 from .tiles import DEFAULT_TILE, TileGrid, automatic_shard, pad_tile
 from .timing import StageClock
 from .types import TileIndex
-from .version import __version__
 
-__all__ = ["CompressResult", "compress_raster", "level_of"]
+__all__ = ["CompressResult", "compress_raster"]
 
-DEFAULT_QUALITY = 50
 SUFFIX = ".ltchm"
 
 
@@ -79,27 +77,6 @@ class CompressResult:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready dictionary."""
         return {**asdict(self), "path": str(self.path), "lambda": level_to_lambda(self.level)}
-
-
-def level_of(quality: int | None, lambda_: float | None) -> int:
-    """Quality level for a quality of 1 to 100 or a lambda of 128 to 16384; quality 50 if neither is given.
-
-    Raises
-    ------
-    UsageError
-        Both are given, or one is out of range.
-    """
-    if quality is not None and lambda_ is not None:
-        raise UsageError("give either quality or lambda, not both")
-    if lambda_ is not None:
-        highest = level_to_lambda(MAX_LEVEL)
-        if not level_to_lambda(0) <= lambda_ <= highest:
-            raise UsageError(f"lambda must be from {level_to_lambda(0):g} to {highest:g}, not {lambda_:g}")
-        return round(float(np.log2(lambda_ / level_to_lambda(0))) * LEVELS_PER_ANCHOR)
-    quality = DEFAULT_QUALITY if quality is None else quality
-    if not 1 <= quality <= 100:
-        raise UsageError(f"quality must be from 1 to 100, not {quality}")
-    return round((quality - 1) * MAX_LEVEL / 99)
 
 
 def compress_raster(
@@ -173,7 +150,7 @@ def compress_raster(
         engine = load_engine(model, device)
         if tile_size % engine.tile_multiple:
             raise UsageError(f"tile side {tile_size} is no multiple of {engine.tile_multiple}, as {engine.tag} needs")
-        meta = _describe(source, engine, level, tile_size, shard_tiles, clock)
+        meta = describe_scene(source, engine, level, tile_size, shard_tiles, clock)
         encoder = _ShardEncoder(source, meta, engine, clock)
         with ContainerWriter(path, meta, overwrite) as writer:
             ticker = Ticker(encoder.total_tiles, progress)
@@ -215,71 +192,16 @@ def _default_destination(name: str) -> Path:
     return Path(name).with_suffix(SUFFIX)
 
 
-def _describe(
-    source: Source, engine: Engine, level: int, tile_size: int, shard_tiles: int, clock: StageClock
-) -> SceneMeta:
-    """Everything about the scene but its pixels. Looks at all pixels first, where mapping or fill depend on them."""
-    grid = TileGrid(source.shape, tile_size, shard_tiles)
-    coded = [band for band in range(len(source.bands)) if band != source.alpha]
-    nodata = source.bands[coded[0]].nodata
-    holes = source.mask_kind in ("alpha", "mask", "nan")
-    survey = None
-    if source.dtype != np.uint8 or (holes and nodata is None):
-        survey = Survey(source.dtype, len(source.bands))
-        with clock("survey"):
-            for shard in _all_shards(grid):
-                box = grid.shard_box(shard)
-                mask = source.read_mask(box)
-                for start in range(0, len(coded), 3):
-                    bands = coded[start : start + 3]
-                    pixels = source.read(box, bands)
-                    survey.add(pixels, valid_pixels(pixels, [nodata] * len(bands), mask), bands)
-
-    def fill(band: int) -> Any:
-        if nodata is not None and representable(nodata, source.dtype):
-            return nodata
-        return survey.statistics(band).fill if survey is not None else None
-
-    groups = tuple(
-        BandGroup(
-            name=f"g{number}",
-            bands=bands,
-            mapping=tuple(survey.mapping(b) if survey is not None else UINT8_MAPPING for b in bands),
-            fill=tuple(fill(b) for b in bands),
-        )
-        for number, bands in enumerate(band_groups([band.colorinterp for band in source.bands]))
-    )
-    return SceneMeta(
-        shape=source.shape,
-        dtype=source.dtype.name,
-        bands=source.bands,
-        georef=source.georef,
-        groups=groups,
-        weights=engine.sha256,
-        weights_tag=engine.tag,
-        level=level,
-        tile=tile_size,
-        shard=shard_tiles,
-        alpha=source.alpha,
-        mask=source.mask_kind == "mask",
-        software=f"ltchm_geo {__version__}",
-        source={"name": os.path.basename(source.name), "bytes": source.nbytes_file},
-    )
-
-
-def _all_shards(grid: TileGrid) -> list[TileIndex]:
-    return [TileIndex(iy, ix) for iy in range(grid.shards.y) for ix in range(grid.shards.x)]
-
-
 class _ShardEncoder:
     """Reads, codes and stores one shard at a time."""
 
     def __init__(self, source: Source, meta: SceneMeta, engine: Engine, clock: StageClock):
         self._source, self._meta, self._engine, self._clock = source, meta, engine, clock
         self._grid = meta.grid
-        self.shards = _all_shards(self._grid)
+        self.shards = self._grid.shard_indices
         self.total_tiles = self._grid.shape.y * self._grid.shape.x * len(meta.groups)
         self.modes = {mode.name.lower(): 0 for mode in TileMode}
+        self._lock = threading.Lock()
 
     def store(self, shard: TileIndex, writer: ContainerWriter) -> int:
         """Code one shard of every array; returns the number of tiles."""
@@ -290,8 +212,9 @@ class _ShardEncoder:
             chunks = self._encode_group(shard, group, mask)
             with self._clock("write"):
                 writer.put_shard(group.name, shard, chunks)
-            for chunk in chunks.values():
-                self.modes[TileMode(chunk[1]).name.lower()] += 1
+            with self._lock:
+                for chunk in chunks.values():
+                    self.modes[TilePayload.mode_of(chunk).name.lower()] += 1
         if self._meta.alpha is not None:
             with self._clock("read"):
                 alpha = self._source.read(box, [self._meta.alpha])[0]
@@ -335,6 +258,6 @@ def _measure(source: Source, path: Path, device: str, workers: int) -> tuple[tup
                 for band, *planes in zip(group.bands, original, restored, valid, strict=True):
                     stats[band].add(*planes)
 
-        run_shards(work, _all_shards(meta.grid), workers)
+        run_shards(work, meta.grid.shard_indices, workers)
     peak = 255.0 if meta.dtype == "uint8" else None
     return tuple(stats[b].psnr(peak) for b in coded), tuple(stats[b].max_abs for b in coded)

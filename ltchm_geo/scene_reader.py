@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -101,7 +101,9 @@ class ContainerReader:
     def _check_manifest(self, root: bytes) -> None:
         if self.manifest.files.get(_ROOT) != Record.of(root):
             raise CorruptContainerError("the scene's description is not the one its manifest names")
-        expected = {self.meta.shard_key(array, shard) for array in self.meta.arrays for shard in self._shards()}
+        expected = {
+            self.meta.shard_key(array, shard) for array in self.meta.arrays for shard in self.grid.shard_indices
+        }
         if expected != self.manifest.shards.keys():
             raise CorruptContainerError("the manifest does not list exactly the shards the scene must have")
         for key, record in self.manifest.files.items():
@@ -121,10 +123,6 @@ class ContainerReader:
         if size > limit:
             raise CorruptContainerError(f"{key} has {size} bytes, more than the {limit} allowed")
         return self._store.read(key, 0, size)
-
-    def _shards(self) -> Iterator[TileIndex]:
-        shards = self.meta.grid.shards
-        return (TileIndex(iy, ix) for iy in range(shards.y) for ix in range(shards.x))
 
     # --- tiles -------------------------------------------------------------------------------------------------------
 
@@ -232,7 +230,7 @@ class ContainerReader:
         for key, record in self.manifest.files.items():
             problems += self._verify_key(key, record, progress)
         for array in self.meta.arrays:
-            for shard in self._shards():
+            for shard in self.grid.shard_indices:
                 key = self.meta.shard_key(array, shard)
                 found = self._verify_key(key, self.manifest.shards[key], progress)
                 problems += self._verify_tiles(array, shard, key) or found
@@ -266,7 +264,7 @@ class ContainerReader:
     def sizes(self) -> dict[str, int]:
         """Bytes on disk: per array, of the ``metadata``, of the ``container`` around them, and in ``total``."""
         records, key = self.manifest.shards, self.meta.shard_key
-        sizes = {array: sum(records[key(array, s)].size for s in self._shards()) for array in self.meta.arrays}
+        sizes = {array: sum(records[key(array, s)].size for s in self.grid.shard_indices) for array in self.meta.arrays}
         metadata = sum(self._store.stored_size(key) for key in (*self.manifest.files, MANIFEST_KEY))
         inside = sum(sizes.values()) + metadata
         total = self._store.total_size() or inside

@@ -65,6 +65,11 @@ class TileGrid:
         """Number of shard rows and shard columns."""
         return Shape2d(_ceil_div(self.shape.y, self.shard), _ceil_div(self.shape.x, self.shard))
 
+    @property
+    def shard_indices(self) -> list[TileIndex]:
+        """Every shard, row by row."""
+        return [TileIndex(iy, ix) for iy in range(self.shards.y) for ix in range(self.shards.x)]
+
     def tile_box(self, index: TileIndex) -> PixelBox:
         """Pixels of the tile, clipped to the scene. Raises `IndexError` for a tile outside the grid."""
         return self._box(index, self.tile, self.shape)

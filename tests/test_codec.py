@@ -331,3 +331,11 @@ def test_channels_cover_every_group_size() -> None:
         values = torch.rand(3, 4, 4).numpy()[list(codec._CHANNELS[bands])]
         assert codec._to_bands(values, bands).shape == (bands, 4, 4)
         assert set(codec._CHANNELS[bands]) == set(range(bands))
+
+
+def test_almost_constant_tiles_are_exact_and_tiny(engine: Engine) -> None:
+    pixels = np.full((3, T, T), 77, np.uint8)
+    pixels[1, 100:103, 50:60] = 200
+    mode, decoded = through(pixels, everywhere(pixels), coding(), engine)
+    assert mode == TileMode.LOSSLESS
+    np.testing.assert_array_equal(decoded, pixels)

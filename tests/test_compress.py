@@ -31,9 +31,9 @@ from rasters import (
 )
 
 from ltchm_geo import compress, compress_raster, decompress_raster
-from ltchm_geo.compress import level_of
 from ltchm_geo.container import ContainerReader
 from ltchm_geo.errors import DestinationError, DestinationExistsError, UsageError
+from ltchm_geo.plan import level_of
 
 NAN = float("nan")
 pytestmark = pytest.mark.usefixtures("tiny")
