@@ -80,3 +80,12 @@ def test_large_scene_measures(tiny: Path) -> None:
     assert "compress:" in printed
     assert "decompress:" in printed
     assert "peak memory" in printed
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_rate_distortion_table(tiny: Path) -> None:
+    printed = run("05_rate_distortion", DATA / "tokyo_l8_u16.tif", "--qualities", "50")
+    cells = printed.splitlines()[-1].split("|")
+    ours, theirs = int(cells[3]), int(cells[6])
+    assert theirs == pytest.approx(ours, rel=0.2)
+    assert float(cells[7]) > 20  # the reference is a real codec, whatever the random network does
