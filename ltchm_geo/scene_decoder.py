@@ -145,5 +145,6 @@ class SceneDecoder:
         if error.tile is None:  # found while decoding, where a tile does not know its place
             message = f"{self.reader.path}: tile ({tile.iy}, {tile.ix}) of {array}: {message}"
         if not self._allow_damaged:
-            raise type(error)(message, array=array, tile=tile) from error
+            advice = "all other tiles can be restored with --allow-damaged (allow_damaged=True)"
+            raise type(error)(f"{message}; {advice}", array=array, tile=tile) from error
         self.damaged.append(DamagedTile(array, tile, message))
