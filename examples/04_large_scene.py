@@ -9,6 +9,7 @@ images side by side, so no seam repeats an edge; 20,000 x 20,000 x 3 takes 1.2 G
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -46,7 +47,9 @@ def make_scene(path: Path, side: int) -> None:
 def run_step(verb: str, source: Path, target: Path, **keywords: object) -> dict[str, object]:
     """Run one API call in a process of its own; its result with `peak_kib`."""
     command = [sys.executable, "-c", _STEP, verb, str(source), str(target), json.dumps(keywords)]
-    found: dict[str, object] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    environment = {"GDAL_CACHEMAX": "256", **os.environ}  # as the command line does
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    found: dict[str, object] = json.loads(done.stdout)
     return found
 
 

@@ -120,7 +120,8 @@ def compress_raster(
     measure : bool
         Decode the result and report PSNR and largest error per band.
     workers : int, optional
-        Shards in work at once.
+        Shards in work at once. Memory is bounded by them, whatever the scene's size, plus GDAL's block cache (5 % of
+        the machine unless the environment variable GDAL_CACHEMAX says otherwise; the command line sets 256 MB).
     progress : callable, optional
         Called with (tiles done, tiles in all).
 
