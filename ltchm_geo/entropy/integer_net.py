@@ -88,17 +88,6 @@ class IntegerNet:
         self._last = store.linear("mlp.2", self._hidden.columns, _PARAMETERS * n)
         store.finish()
 
-    @classmethod
-    def from_tensors(
-        cls,
-        tensors: Mapping[str, NDArray[Any]],
-        spec: Mapping[str, Any],
-        device: str | torch.device = "cpu",
-        mode: str | None = None,
-    ) -> IntegerNet:
-        """The same as the constructor."""
-        return cls(tensors, spec, device, mode)
-
     @torch.inference_mode()
     def hyper_features(self, z: Tensor, level: int) -> Tensor:
         """Features (B, 2N, 4 hz, 4 wz) float64 of z (B, N, hz, wz) int32 at a quality level 0 ... 112."""
