@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
 
 from .container import BandGroup, SceneMeta
 from .engine import Engine
 from .errors import UsageError
+from .georef import Number
 from .masks import representable, valid_pixels
 from .nn.config import LEVELS_PER_ANCHOR, MAX_LEVEL, level_to_lambda
 from .radiometry import UINT8_MAPPING, band_groups
@@ -49,26 +49,16 @@ def describe_scene(
     source: Source, engine: Engine, level: int, tile_size: int, shard_tiles: int, clock: StageClock
 ) -> SceneMeta:
     """Everything about the scene but its pixels. Looks at all pixels first, where mapping or fill depend on them."""
-    grid = TileGrid(source.shape, tile_size, shard_tiles)
-    coded = [band for band in range(len(source.bands)) if band != source.alpha]
-    nodata = source.bands[coded[0]].nodata
-    holes = source.mask_kind in ("alpha", "mask", "nan")
+    nodata = _usable_nodata(source)
     survey = None
-    if source.dtype != np.uint8 or (holes and nodata is None):
-        survey = Survey(source.dtype, len(source.bands))
+    if source.dtype != np.uint8 or (nodata is None and source.mask_kind in ("alpha", "mask")):
         with clock("survey"):
-            for shard in grid.shard_indices:
-                box = grid.shard_box(shard)
-                mask = source.read_mask(box)
-                for start in range(0, len(coded), 3):
-                    bands = coded[start : start + 3]
-                    pixels = source.read(box, bands)
-                    survey.add(pixels, valid_pixels(pixels, [nodata] * len(bands), mask), bands)
+            survey = _survey(source, TileGrid(source.shape, tile_size, shard_tiles))
 
-    def fill(band: int) -> Any:
-        if nodata is not None and representable(nodata, source.dtype):
+    def fill(band: int) -> Number | None:
+        if nodata is not None or survey is None:
             return nodata
-        return survey.statistics(band).fill if survey is not None else None
+        return survey.statistics(band).fill
 
     groups = tuple(
         BandGroup(
@@ -95,3 +85,24 @@ def describe_scene(
         software=f"ltchm_geo {__version__}",
         source={"name": os.path.basename(source.name), "bytes": source.nbytes_file},
     )
+
+
+def _usable_nodata(source: Source) -> Number | None:
+    """The bands' nodata value (one for all), unless no pixel of their type can hold it."""
+    nodata = next(band.nodata for number, band in enumerate(source.bands) if number != source.alpha)
+    return nodata if nodata is not None and representable(nodata, source.dtype) else None
+
+
+def _survey(source: Source, grid: TileGrid) -> Survey:
+    """Look at every pixel once, three bands of a shard at a time."""
+    survey = Survey(source.dtype, len(source.bands))
+    coded = [band for band in range(len(source.bands)) if band != source.alpha]
+    for shard in grid.shard_indices:
+        box = grid.shard_box(shard)
+        mask = source.read_mask(box)
+        for start in range(0, len(coded), 3):
+            bands = coded[start : start + 3]
+            pixels = source.read(box, bands)
+            nodata = [source.bands[band].nodata for band in bands]
+            survey.add(pixels, valid_pixels(pixels, nodata, mask), bands)
+    return survey

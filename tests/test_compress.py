@@ -355,3 +355,23 @@ def test_memory_is_bounded_by_shards_in_work(tmp_path: Path, monkeypatch: pytest
     assert 1 <= most <= 3
     assert len(reads) == 12
     assert max(reads) == 128 * 128
+
+
+def test_nodata_that_no_pixel_can_hold_beside_alpha(tiny: Path, tmp_path: Path) -> None:
+    pixels, names = smooth(4, 128, 128), ("red", "green", "blue", "alpha")
+    pixels[3] = 255
+    pixels[3, :40] = 0
+    write_tif(tmp_path / "a.tif", pixels, names)
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{n}"><NoDataValue>-9999</NoDataValue>'
+        f"<ColorInterp>{name.title()}</ColorInterp><SimpleSource>"
+        f'<SourceFilename relativeToVRT="1">a.tif</SourceFilename><SourceBand>{n}</SourceBand>'
+        "</SimpleSource></VRTRasterBand>"
+        for n, name in enumerate(names, start=1)
+    )
+    virtual = tmp_path / "a.vrt"
+    virtual.write_text(f'<VRTDataset rasterXSize="128" rasterYSize="128">{bands}</VRTDataset>')
+    compress_raster(virtual, tmp_path / "a.ltchm")
+    restored = pixels_of(decompress_raster(tmp_path / "a.ltchm", tmp_path / "b.tif").path)
+    np.testing.assert_array_equal(restored[3], pixels[3])
+    assert (restored[0, :40] == pixels[0, 0, 0]).all()  # what lay under the hole first
