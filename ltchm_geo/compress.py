@@ -174,7 +174,7 @@ def compress_raster(
         seconds=seconds,
         level=level,
         tiles=dict(encoder.modes),
-        stages={k: round(v, 4) for k, v in clock.seconds.items()},
+        stages=clock.totals,
         psnr=psnr,
         max_error=max_error,
     )

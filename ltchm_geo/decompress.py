@@ -124,9 +124,8 @@ def decompress_raster(
                 ticker.add(len(reader.grid.covering(piece)))
 
             run_shards(work, list(pieces), count)
-    stages = {k: round(v, 4) for k, v in clock.seconds.items()}
     damaged = tuple(sorted(decoder.damaged, key=lambda d: (d.array, d.tile)))
-    return DecompressResult(path, path.stat().st_size, time.perf_counter() - began, damaged, stages)
+    return DecompressResult(path, path.stat().st_size, time.perf_counter() - began, damaged, clock.totals)
 
 
 def _box(window: Sequence[int] | None, shape: Shape2d) -> PixelBox:

@@ -211,8 +211,7 @@ def _decode_all(reader: ContainerReader, device: str, advance: Callable[[int], N
     from .scene_decoder import SceneDecoder
 
     decoder, meta = SceneDecoder(reader, device), reader.meta
-    shards = meta.grid.shards
-    for shard in (TileIndex(iy, ix) for iy in range(shards.y) for ix in range(shards.x)):
+    for shard in meta.grid.shard_indices:
         for group in meta.groups:
             yield from _decode_group(decoder, group, shard)
             advance(reader.manifest.shards[meta.shard_key(group.name, shard)].size)

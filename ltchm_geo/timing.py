@@ -17,9 +17,15 @@ class StageClock:
     """
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
+
+    @property
+    def totals(self) -> dict[str, float]:
+        """Seconds by stage so far, to a tenth of a millisecond."""
+        with self._lock:
+            return {stage: round(seconds, 4) for stage, seconds in self._seconds.items()}
 
     @contextlib.contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -35,4 +41,4 @@ class StageClock:
             if outer:
                 outer[0] += took
             with self._lock:
-                self.seconds[stage] = self.seconds.get(stage, 0.0) + took - inner[0]
+                self._seconds[stage] = self._seconds.get(stage, 0.0) + took - inner[0]

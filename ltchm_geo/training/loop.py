@@ -108,7 +108,7 @@ class Trainer:
                 sums.zero_()
 
     def train_step(self) -> Tensor:
-        """One update. Returns (loss, bpp, mse) as a float64 tensor without waiting for the device."""
+        """One update. Returns (loss, bpp, mse) as a float64 tensor on the device."""
         recipe, decaying = self.recipe, self.decay is not None
         size, batch = (recipe.decay_crop, recipe.decay_batch) if decaying else (recipe.crop, recipe.batch)
         x = augment(self.sampler.draw(batch, size, self.generator), self.generator)
