@@ -25,11 +25,10 @@ from .errors import AlreadyCompressedError, SourceError, SourceReadError, Unsupp
 from .georef import alpha_band
 from .georef_rasterio import quiet_open, read_bands, read_georef
 from .geotiff import GeotiffWriter, create_geotiff
-from .types import PixelBox, Shape2d
+from .types import PIXEL_DTYPES, PixelBox, Shape2d
 
-__all__ = ["SUPPORTED_DTYPES", "GeotiffWriter", "MaskKind", "Source", "create_geotiff", "open_source"]
+__all__ = ["GeotiffWriter", "MaskKind", "Source", "create_geotiff", "open_source"]
 
-SUPPORTED_DTYPES = ("uint8", "uint16", "int16", "float32", "float64")
 MAX_SIDE = 2**31 - 1  # GDAL's own limit; larger sizes are damaged headers
 MAX_PIXELS = 2**45  # six million kilometres squared at 30 m: no scene, a damaged header
 
@@ -74,7 +73,7 @@ class Source:
         Path or dataset name, for messages.
     shape : Shape2d
     dtype : np.dtype
-        One of `SUPPORTED_DTYPES`; all bands share it.
+        One of `PIXEL_DTYPES`; all bands share it.
     bands : tuple of BandInfo
     georef : Georef
     alpha : int or None
@@ -272,8 +271,8 @@ def _refuse_dtypes(dataset: Any, name: str) -> None:
         raise UnsupportedRasterError(f"{name} holds complex numbers: compress amplitude, or {_LOSSLESS_ADVICE}")
     if len(dtypes) > 1:
         raise UnsupportedRasterError(f"{name} mixes data types ({', '.join(dtypes)}): split it by band")
-    if dtypes[0] not in SUPPORTED_DTYPES:
-        supported = ", ".join(SUPPORTED_DTYPES)
+    if dtypes[0] not in PIXEL_DTYPES:
+        supported = ", ".join(PIXEL_DTYPES)
         raise UnsupportedRasterError(
             f"{name} has the unsupported data type {dtypes[0]} (supported: {supported}): {_LOSSLESS_ADVICE}"
         )

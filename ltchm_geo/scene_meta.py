@@ -19,12 +19,11 @@ from .errors import CorruptContainerError, UnsupportedVersionError, UsageError
 from .georef import BandInfo, Georef, Number
 from .radiometry import BandMapping
 from .tiles import DEFAULT_SHARD, DEFAULT_TILE, TILE_MULTIPLE, TileGrid
-from .types import Shape2d, TileIndex
+from .types import PIXEL_DTYPES, Shape2d, TileIndex
 
 __all__ = ["FORMAT_VERSION", "BandGroup", "SceneMeta"]
 
 FORMAT_VERSION = 0
-DTYPES = ("uint8", "uint16", "int16", "float32", "float64")
 MAX_SIDE = 2**31 - 1
 MAX_PIXELS = 2**45
 MAX_TILE = 1024
@@ -239,8 +238,8 @@ def _check_sizes(meta: SceneMeta) -> None:
 
 
 def _check_bands(meta: SceneMeta) -> None:
-    if meta.dtype not in DTYPES or any(band.dtype != meta.dtype for band in meta.bands):
-        raise UsageError(f"data type {meta.dtype!r} is not one of {', '.join(DTYPES)}, or bands differ in theirs")
+    if meta.dtype not in PIXEL_DTYPES or any(band.dtype != meta.dtype for band in meta.bands):
+        raise UsageError(f"data type {meta.dtype!r} is not one of {', '.join(PIXEL_DTYPES)}, or bands differ in theirs")
     if not 1 <= len(meta.bands) <= MAX_BANDS:
         raise UsageError(f"{len(meta.bands)} bands are outside 1..{MAX_BANDS}")
     if meta.alpha is not None and not 0 <= _integer(meta.alpha, "alpha") < len(meta.bands):

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+#: Data types of pixels that a scene can have, by NumPy name.
+PIXEL_DTYPES = ("uint8", "uint16", "int16", "float32", "float64")
+
 
 class Shape2d(NamedTuple):
     """Height and width, in pixels or tiles."""
