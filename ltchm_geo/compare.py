@@ -19,8 +19,8 @@ from .comparable import Comparable, open_comparable
 from .georef import BandInfo
 from .masks import valid_pixels
 from .metadata_compare import MetadataDifference, metadata_differences
-from .metrics import ErrorStats, MsSsimStats
-from .metrics.ms_ssim import MIN_SIDE, available, cut
+from .metrics import ErrorStats, MsSsimStats, SpectralAngleStats, ms_ssim_db
+from .metrics.ms_ssim import MIN_SIDE, cut
 from .types import PixelBox
 
 __all__ = ["BandComparison", "Comparison", "MetadataDifference", "compare_rasters"]
@@ -82,6 +82,9 @@ class Comparison:
         bits this is the PSNR of the image. None if no band has one.
     ms_ssim : float or None
         Mean over the bands that have one.
+    spectral_angle : float or None
+        Mean angle between the pixels' spectra in degrees, over pixels valid in all bands but alpha; None if there are
+        fewer than two such bands or no such pixel.
     validity_changed : int
         Pixel positions that hold data (in any band) in one raster and none in the other.
     metadata : tuple of MetadataDifference
@@ -94,9 +97,15 @@ class Comparison:
     bands: tuple[BandComparison, ...]
     psnr: float | None
     ms_ssim: float | None
+    spectral_angle: float | None
     validity_changed: int
     metadata: tuple[MetadataDifference, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def ms_ssim_db(self) -> float | None:
+        """`ms_ssim` in decibels, -10 log10(1 - ms_ssim)."""
+        return None if self.ms_ssim is None else ms_ssim_db(self.ms_ssim)
 
     @property
     def same_size(self) -> bool:
@@ -129,6 +138,8 @@ class Comparison:
             "same_pixels": self.same_pixels,
             "psnr": encode_number(self.psnr),
             "ms_ssim": encode_number(self.ms_ssim),
+            "ms_ssim_db": encode_number(self.ms_ssim_db),
+            "spectral_angle": encode_number(self.spectral_angle),
             "validity_changed": self.validity_changed,
             "bands": [band.to_dict() for band in self.bands],
             "metadata": [asdict(difference) for difference in self.metadata],
@@ -167,9 +178,8 @@ def compare_rasters(
     with open_comparable(a, device) as reference, open_comparable(b, device) as test:
         metadata = metadata_differences(reference, test)
         if reference.shape != test.shape or len(reference.bands) != len(test.bands):
-            return Comparison(
-                reference.name, test.name, (), None, None, 0, metadata, ("pixels were not compared: the sizes differ",)
-            )
+            notes = ("pixels were not compared: the sizes differ",)
+            return Comparison(reference.name, test.name, (), None, None, None, 0, metadata, notes)
         return _Pixels(reference, test, progress).compare(metadata)
 
 
@@ -194,8 +204,7 @@ class _Pixels:
 
     def compare(self, metadata: tuple[MetadataDifference, ...]) -> Comparison:
         ranges = self._ranges()
-        errors = [ErrorStats() for _ in ranges]
-        similarity = self._similarity(ranges)
+        measures = _Measures(ranges, self._reference.alpha)
         changed = 0
         for blocks, window, groups in _windows(self._reference):
             differs = np.zeros((window.height, window.width), bool)
@@ -205,15 +214,14 @@ class _Pixels:
                 differs |= (our_valid != their_valid).any(axis=0)
                 both = our_valid & their_valid
                 for block in blocks:
-                    for i, band in enumerate(bands):
-                        inside = (i, *block.relative_to(window).slices)
-                        errors[band].add(ours[inside], theirs[inside], both[inside])
-                        if band in similarity:
-                            similarity[band].add(ours[inside], theirs[inside], both[inside])
+                    inside = (slice(None), *block.relative_to(window).slices)
+                    measures.add(bands, ours[inside], theirs[inside], both[inside])
+                    if bands == groups[-1]:
+                        measures.angle.finish_block()
                     self._tick(1 if bands == groups[-1] else 0)
             changed += int(differs.sum())
-        bands_compared = self._bands(ranges, errors, similarity)
-        coded = [band for band in bands_compared if band.band - 1 != self._reference.alpha]
+        bands_compared = self._bands(ranges, measures)
+        coded = [bands_compared[band] for band in measures.coded]
         measured = [band.ms_ssim for band in coded if band.ms_ssim is not None]
         return Comparison(
             reference=self._reference.name,
@@ -221,9 +229,10 @@ class _Pixels:
             bands=bands_compared,
             psnr=_overall_psnr(coded),
             ms_ssim=sum(measured) / len(measured) if measured else None,
+            spectral_angle=None if math.isnan(measures.angle.mean) else measures.angle.mean,
             validity_changed=changed,
             metadata=metadata,
-            notes=self._notes(bool(measured)),
+            notes=() if measured else (self._no_ms_ssim(),),
         )
 
     def _ranges(self) -> list[_Range]:
@@ -242,15 +251,7 @@ class _Pixels:
             self._tick(len(blocks))
         return ranges
 
-    def _similarity(self, ranges: list[_Range]) -> dict[int, MsSsimStats]:
-        if not available():
-            return {}
-        coded = (band for band in range(len(ranges)) if band != self._reference.alpha)
-        return {band: MsSsimStats(ranges[band].width, ranges[band].low) for band in coded}
-
-    def _bands(
-        self, ranges: list[_Range], errors: list[ErrorStats], similarity: dict[int, MsSsimStats]
-    ) -> tuple[BandComparison, ...]:
+    def _bands(self, ranges: list[_Range], measures: _Measures) -> tuple[BandComparison, ...]:
         return tuple(
             BandComparison(
                 band=band + 1,
@@ -261,24 +262,40 @@ class _Pixels:
                 mse=stats.mse,
                 mean_error=stats.mean_error,
                 max_error=stats.max_abs if stats.count else math.nan,
-                ms_ssim=similarity[band].value if band in similarity else None,
+                ms_ssim=measures.similarity[band].value if band in measures.similarity else None,
             )
-            for band, (span, stats) in enumerate(zip(ranges, errors, strict=True))
+            for band, (span, stats) in enumerate(zip(ranges, measures.errors, strict=True))
         )
 
-    def _notes(self, measured: bool) -> tuple[str, ...]:
-        if measured:
-            return ()
-        if not available():
-            return ("no MS-SSIM: install it with pip install pytorch-msssim",)
+    def _no_ms_ssim(self) -> str:
         if min(self._reference.shape) < MIN_SIDE:
-            return (f"no MS-SSIM: it needs at least {MIN_SIDE} x {MIN_SIDE} pixels",)
-        return ("no MS-SSIM: every block of the image has holes",)
+            return f"no MS-SSIM: it needs at least {MIN_SIDE} x {MIN_SIDE} pixels"
+        return "no MS-SSIM: every block of the image has holes"
 
     def _tick(self, blocks: int) -> None:
         self._done += blocks
         if self._progress is not None:
             self._progress(self._done, self._total)
+
+
+class _Measures:
+    """Everything measured of the pixels; an alpha band has errors only."""
+
+    def __init__(self, ranges: list[_Range], alpha: int | None):
+        self.coded = [band for band in range(len(ranges)) if band != alpha]
+        self.errors = [ErrorStats() for _ in ranges]
+        self.similarity = {band: MsSsimStats(ranges[band].width, ranges[band].low) for band in self.coded}
+        self.angle = SpectralAngleStats()
+
+    def add(self, bands: Sequence[int], ours: NDArray[Any], theirs: NDArray[Any], valid: Mask) -> None:
+        """Take in some bands of a block, arrays (bands, h, w)."""
+        for i, band in enumerate(bands):
+            self.errors[band].add(ours[i], theirs[i], valid[i])
+            if band in self.similarity:
+                self.similarity[band].add(ours[i], theirs[i], valid[i])
+        coded = [i for i, band in enumerate(bands) if band in self.similarity]
+        if len(self.coded) > 1 and coded:
+            self.angle.add_bands(ours[coded], theirs[coded], valid[coded])
 
 
 def _overall_psnr(bands: Sequence[BandComparison]) -> float | None:

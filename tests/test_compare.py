@@ -18,7 +18,7 @@ from ltchm_geo.compare import Comparison, compare_rasters
 from ltchm_geo.errors import SourceError
 from ltchm_geo.georef_rasterio import quiet_open
 from ltchm_geo.geotiff import create_geotiff
-from ltchm_geo.metrics import psnr
+from ltchm_geo.metrics import psnr, spectral_angle
 from ltchm_geo.types import PixelBox
 
 DATA = Path(__file__).parent / "data"
@@ -184,7 +184,6 @@ def test_windows_do_not_change_the_result(tmp_path: Path, monkeypatch: pytest.Mo
     paths = [
         make(tmp_path / f"{i}.tif", p, nodata=0, photometric="MINISBLACK") for i, p in enumerate((reference, test))
     ]
-    monkeypatch.setattr(compare, "available", lambda: False)
     seen: list[tuple[int, int]] = []
     whole = compare_rasters(*paths, progress=lambda done, total: seen.append((done, total)))
     monkeypatch.setattr(compare, "_WINDOW_BYTES", 1)
@@ -197,7 +196,6 @@ def test_windows_do_not_change_the_result(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_ms_ssim_of_each_band(tmp_path: Path) -> None:
-    pytest.importorskip("pytorch_msssim")
     reference = np.tile(PIXELS, (1, 5, 4))
     test = reference.copy()
     test[2] //= 2
@@ -207,7 +205,26 @@ def test_ms_ssim_of_each_band(tmp_path: Path) -> None:
     assert values[2] is not None
     assert values[2] < 0.9
     assert found.ms_ssim == pytest.approx(sum(v for v in values if v is not None) / 3)
+    assert found.ms_ssim_db == pytest.approx(-10 * math.log10(1 - found.ms_ssim))
     assert found.notes == ()
+
+
+def test_the_spectral_angle_is_that_of_all_bands_but_alpha(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = np.concatenate([PIXELS, np.full((1, 40, 50), 255, np.uint8)])
+    test = reference.copy()
+    test[0] += 30
+    test[3, :4] = 0  # holes: their spectra do not count
+    paths = [make(tmp_path / f"{i}.tif", p, alpha="YES") for i, p in enumerate((reference, test))]
+    expected = pytest.approx(spectral_angle(reference[:3, 4:], test[:3, 4:]))
+    assert compare_rasters(*paths).spectral_angle == expected
+    monkeypatch.setattr(compare, "_WINDOW_BYTES", 1)  # band by band
+    assert compare_rasters(*paths).spectral_angle == expected
+
+
+def test_one_band_has_no_spectral_angle(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.tif", PIXELS[:1], photometric="MINISBLACK")
+    found = compare_rasters(path, path)
+    assert (found.spectral_angle, found.ms_ssim_db) == (None, None)
 
 
 def test_what_is_no_raster_is_named(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import pytorch_msssim
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ltchm_geo.metrics import ErrorStats, MsSsimStats, ms_ssim, psnr
+from ltchm_geo.metrics import ErrorStats, MsSsimStats, ms_ssim, ms_ssim_db, psnr
 from ltchm_geo.metrics.ms_ssim import BLOCK, MIN_SIDE, cut
 
 images = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=3, max_side=12))
@@ -93,16 +95,30 @@ def noisy_pair(side: int = MIN_SIDE) -> tuple[np.ndarray, np.ndarray]:
     return smooth.astype(np.uint8), (smooth + rng.integers(0, 40, (side, side))).astype(np.uint8)
 
 
-def test_ms_ssim_is_that_of_the_reference_implementation() -> None:
-    torch = pytest.importorskip("torch")
-    module = pytest.importorskip("pytorch_msssim")
-    reference, test = noisy_pair()
+@pytest.mark.parametrize("shape", [(MIN_SIDE, MIN_SIDE), (200, 333), (512, 1024)])
+@pytest.mark.parametrize("strength", [1, 40, 400])
+def test_ms_ssim_is_that_of_the_reference_implementation(shape: tuple[int, int], strength: int) -> None:
+    rng = np.random.default_rng(shape[1])
+    reference = np.add.outer(np.arange(shape[0]), np.arange(shape[1])) % 200 + rng.integers(0, 9, shape)
+    test = np.clip(reference + rng.integers(-strength, strength + 1, shape), 0, 255)
     tensors = [torch.from_numpy(image.astype(np.float32))[None, None] for image in (reference, test)]
-    assert ms_ssim(reference, test, 255) == pytest.approx(float(module.ms_ssim(*tensors, data_range=255)), abs=1e-5)
+    assert ms_ssim(reference, test, 255) == pytest.approx(
+        float(pytorch_msssim.ms_ssim(*tensors, data_range=255)), abs=1e-5
+    )
+
+
+def test_ms_ssim_of_what_has_nothing_in_common_is_zero() -> None:
+    reference, _ = noisy_pair()
+    assert ms_ssim(reference, 255 - reference, 255) == 0
+
+
+def test_ms_ssim_in_decibels() -> None:
+    assert ms_ssim_db(0.99) == pytest.approx(20)
+    assert ms_ssim_db(0) == 0
+    assert ms_ssim_db(1) == math.inf
 
 
 def test_ms_ssim_knows_where_the_range_begins() -> None:
-    pytest.importorskip("pytorch_msssim")
     reference, test = noisy_pair()
     shifted = (reference.astype(np.float64) * 40 - 7000, test.astype(np.float64) * 40 - 7000)
     assert ms_ssim(*shifted, peak=255 * 40, low=-7000) == pytest.approx(ms_ssim(reference, test, 255), abs=1e-5)

@@ -37,8 +37,9 @@ def compare(
 ) -> None:
     """Compare the raster or compressed scene B with the reference A.
 
-    Reports per band PSNR, MS-SSIM and errors in units of the data, over pixels that hold data in both; at how many
-    pixels only one of them holds data; and what else differs: size, CRS, transform, tags, nodata, colours and so on.
+    Reports per band PSNR, MS-SSIM and errors in units of the data, and the angle between spectra, over pixels that
+    hold data in both; at how many pixels only one of them holds data; and what else differs: size, CRS, transform,
+    tags, nodata, colours and so on.
     """
     from ltchm_geo import compare_rasters
 
@@ -56,7 +57,8 @@ def _describe(found: Comparison) -> str:
         holes = "identical" if found.same_validity else f"different at {text.counted(found.validity_changed, 'pixel')}"
         rows = [
             ("PSNR", "inf (identical)" if found.same_pixels else f"{text.number(found.psnr)} dB"),
-            ("MS-SSIM", None if found.ms_ssim is None else f"{found.ms_ssim:.5f}"),
+            ("MS-SSIM", None if found.ms_ssim is None else f"{found.ms_ssim:.5f} ({text.number(found.ms_ssim_db)} dB)"),
+            ("spectral angle", None if found.spectral_angle is None else f"{found.spectral_angle:.4g} degrees"),
             ("holes", holes),
             (
                 "metadata",

@@ -5,7 +5,26 @@ All of them measure the delivered pixels, in the raster's own units, never the n
 
 from __future__ import annotations
 
-from .ms_ssim import MsSsimStats, ms_ssim
+from .bd_rate import bd_problem, bd_psnr, bd_rate
+from .lpips import lpips
+from .ms_ssim import MsSsimStats, ms_ssim, ms_ssim_db
 from .psnr import ErrorStats, psnr
+from .seam_visibility import seam_visibility
+from .spectral_angle import SpectralAngleStats, spectral_angle
+from .vifp import vifp
 
-__all__ = ["ErrorStats", "MsSsimStats", "ms_ssim", "psnr"]
+__all__ = [
+    "ErrorStats",
+    "MsSsimStats",
+    "SpectralAngleStats",
+    "bd_problem",
+    "bd_psnr",
+    "bd_rate",
+    "lpips",
+    "ms_ssim",
+    "ms_ssim_db",
+    "psnr",
+    "seam_visibility",
+    "spectral_angle",
+    "vifp",
+]

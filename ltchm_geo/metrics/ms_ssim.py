@@ -1,29 +1,33 @@
 """Multi-scale structural similarity (Wang, Simoncelli and Bovik, 2003), block by block.
 
-Computed by the package pytorch-msssim: five scales, Gaussian window of 11 pixels. An image is cut into blocks of at
-most 1024 x 1024 pixels (see `cut`); its MS-SSIM is the mean over the blocks, weighted by their area. A block in which a
-pixel is missing (nodata, mask, NaN) does not count: a made-up value there would be measured instead. Each band is an
-image of its own.
+Equal to the package pytorch-msssim (five scales, Gaussian window of 11 pixels, K = 0.01 and 0.03), and some ten times
+faster. An image is cut into blocks of at most 1024 x 1024 pixels (see `cut`); its MS-SSIM is the mean over the blocks,
+weighted by their area. A block in which a pixel is missing (nodata, mask, NaN) does not count: a made-up value there
+would be measured instead. Each band is an image of its own.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import math
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "MIN_SIDE", "MsSsimStats", "available", "cut", "ms_ssim"]
+from ._blur import blur
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["BLOCK", "MIN_SIDE", "MsSsimStats", "cut", "ms_ssim", "ms_ssim_db"]
 
 BLOCK = 1024
 MIN_SIDE = 161  # the window must still fit after four halvings
 
-
-def available() -> bool:
-    """Whether pytorch-msssim is installed."""
-    return importlib.util.find_spec("pytorch_msssim") is not None
+_WINDOW, _SIGMA = 11, 1.5
+_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, finest first
+_C1, _C2 = 0.01**2, 0.03**2  # for data in 0..1
 
 
 def cut(side: int) -> list[tuple[int, int]]:
@@ -59,11 +63,6 @@ def ms_ssim(
     Returns
     -------
     0 to 1; None if there is no block of at least 161 x 161 pixels that are all valid.
-
-    Raises
-    ------
-    ImportError
-        If pytorch-msssim is not installed.
     """
     stats = MsSsimStats(peak, low)
     for y0, y1 in cut(reference.shape[0]):
@@ -71,6 +70,11 @@ def ms_ssim(
             inside = slice(y0, y1), slice(x0, x1)
             stats.add(reference[inside], test[inside], None if valid is None else valid[inside])
     return stats.value
+
+
+def ms_ssim_db(value: float) -> float:
+    """MS-SSIM on the scale in which rate-distortion curves are drawn: -10 log10(1 - value); inf for 1."""
+    return -10 * math.log10(1 - value) if value < 1 else math.inf
 
 
 class MsSsimStats:
@@ -97,17 +101,47 @@ class MsSsimStats:
 
     def _measure(self, reference: NDArray[Any], test: NDArray[Any]) -> float:
         import torch
-        from pytorch_msssim import ms_ssim as measure
 
         def scaled(pixels: NDArray[Any]) -> torch.Tensor:
             # To 0..1 in double precision first: float32 loses the small differences of large numbers.
             values = (pixels.astype(np.float64) - self._low) / self._peak
-            return torch.from_numpy(values.astype(np.float32))[None, None]
+            return torch.from_numpy(values.astype(np.float32))
 
         with torch.inference_mode():
-            return float(measure(scaled(reference), scaled(test), data_range=1.0))
+            return _measure(scaled(reference), scaled(test))
 
     @property
     def value(self) -> float | None:
         """Mean over the blocks, 0 to 1; None if none counted."""
         return self._sum / self._area if self._area else None
+
+
+def _measure(x: torch.Tensor, y: torch.Tensor) -> float:
+    """MS-SSIM of two (h, w) images with values in 0..1."""
+    from torch.nn.functional import avg_pool2d
+
+    product = 1.0
+    for scale, weight in enumerate(_WEIGHTS):
+        if scale:
+            padding = [side % 2 for side in x.shape]  # with zeros, as the reference implementation does
+            x, y = (avg_pool2d(image[None], 2, padding=padding)[0] for image in (x, y))
+        similarity, contrast = _similarity(x, y)
+        last = scale == len(_WEIGHTS) - 1
+        product *= max(similarity if last else contrast, 0.0) ** weight
+    return product
+
+
+def _similarity(x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
+    """Mean SSIM of all windows, and mean of its factor for contrast and structure."""
+
+    def windows(image: torch.Tensor) -> torch.Tensor:
+        return blur(image, _WINDOW, _SIGMA)
+
+    mean_x, mean_y = windows(x), windows(y)
+    xx, yy, xy = mean_x * mean_x, mean_y * mean_y, mean_x * mean_y
+    means = xx + yy
+    # Only the sum of both variances is needed: one blur for two.
+    variances = windows(x * x + y * y) - means
+    contrast = (2 * (windows(x * y) - xy) + _C2) / (variances + _C2)
+    similarity = (2 * xy + _C1) / (means + _C1) * contrast
+    return float(similarity.mean()), float(contrast.mean())
