@@ -1,7 +1,8 @@
-"""Write `vectors/compressai_oracle.npz`: what CompressAI computes for random inputs and parameters.
+"""Write `vectors/compressai_oracle.npz` and `cheng2020_oracle.npz`: what CompressAI computes for given parameters.
 
-CompressAI is no dependency of this project, so its answers are frozen once and `test_nn_compressai.py` compares with
-them. Needs only torch, scipy and `pip install --no-deps compressai`; run it by hand, in an environment of its own:
+CompressAI is no dependency of this project, so its answers are frozen once and `test_nn_compressai.py` and
+`test_baselines.py` compare with them. Needs only torch, scipy and `pip install --no-deps compressai`; run it by hand,
+in an environment of its own:
 
     python tests/make_compressai_oracle.py
 
@@ -10,6 +11,7 @@ Parameters and inputs are float32, the computation is float64: a disagreement is
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import sys
@@ -19,9 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 TARGET = Path(__file__).parent / "vectors" / "compressai_oracle.npz"
+CHENG2020 = TARGET.with_name("cheng2020_oracle.npz")
 CHANNELS, MIXTURES = 8, 3
 
 
@@ -31,7 +34,7 @@ def stub_packages() -> None:
     if spec is None or spec.submodule_search_locations is None:
         sys.exit("compressai is not installed here: pip install --no-deps compressai")
     root = Path(next(iter(spec.submodule_search_locations)))
-    for name in ("compressai", "compressai.layers", "compressai.entropy_models"):
+    for name in ("compressai", "compressai.layers", "compressai.entropy_models", "compressai.models"):
         package = types.ModuleType(name)
         package.__path__ = [str(root.joinpath(*name.split(".")[1:]))]
         sys.modules[name] = package
@@ -83,6 +86,47 @@ def mixture_case(generator: torch.Generator) -> dict[str, Tensor]:
     return {"logits": logits, "means": means, "log2_sigmas": log2_sigmas, "y": y, "likelihood": likelihood}
 
 
+@torch.no_grad()
+def fill(module: nn.Module) -> None:
+    """Set all parameters to waves, from their order and size alone, so that no weights need storing."""
+    for number, (name, parameter) in enumerate(module.named_parameters()):
+        wave = torch.sin(torch.arange(parameter.numel(), dtype=torch.float64) * 1.7 + number).reshape(parameter.shape)
+        positive = name.endswith(("beta", "gamma"))
+        parameter.copy_(0.5 + 0.4 * wave if positive else wave / max(1, parameter[0].numel()) ** 0.5)
+
+
+def cheng2020_case() -> dict[str, Tensor]:
+    """Every transform of Cheng2020 with attention on its own input, all float64, with this project's LeakyReLU."""
+    for name in ("compressai.ans", "compressai.latent_codecs"):
+        sys.modules[name] = types.ModuleType(name)
+    for name, absent in {"ans": ("BufferedRansEncoder", "RansDecoder"), "latent_codecs": ("LatentCodec",)}.items():
+        for member in absent:
+            setattr(sys.modules[f"compressai.{name}"], member, object)
+    registry = sys.modules["compressai.registry"] = types.ModuleType("compressai.registry")
+    registry.register_model = registry.register_module = lambda _name: lambda kind: kind  # type: ignore[attr-defined]
+    layers: Any = sys.modules["compressai.layers"]
+    for part in ("gdn", "layers"):
+        found = importlib.import_module(f"compressai.layers.{part}")
+        layers.__dict__.update({k: v for k, v in vars(found).items() if not k.startswith("_")})
+    models: Any = sys.modules["compressai.entropy_models"]
+    models.__dict__.update(vars(importlib.import_module("compressai.entropy_models.entropy_models")))
+    from compressai.models.waseda import Cheng2020Attention
+
+    net = Cheng2020Attention(CHANNELS).double()
+    for module in net.modules():
+        if isinstance(module, nn.LeakyReLU):
+            module.negative_slope = 2.0**-7
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(7)).double()
+    y = torch.randn(1, CHANNELS, 4, 4, generator=torch.Generator().manual_seed(8)).double()
+    z = torch.randn(1, CHANNELS, 1, 1, generator=torch.Generator().manual_seed(9)).double()
+    parts = {"g_a": x, "g_s": y, "h_a": y, "h_s": z, "context_prediction": y}
+    frozen = {"x": x, "y": y, "z": z}
+    for name, value in parts.items():
+        fill(getattr(net, name))
+        frozen[name] = getattr(net, name)(value)
+    return frozen
+
+
 def main() -> None:
     """Compute every case and write the file."""
     version = importlib.metadata.version("compressai")
@@ -97,7 +141,9 @@ def main() -> None:
     }
     arrays = {f"{case}.{name}": v.detach().numpy() for case, values in cases.items() for name, v in values.items()}
     np.savez_compressed(TARGET, compressai_version=np.array(version), **arrays)
-    print(f"{TARGET}: {len(arrays)} arrays from compressai {version}")
+    frozen = {name: value.detach().float().numpy() for name, value in cheng2020_case().items()}
+    np.savez_compressed(CHENG2020, compressai_version=np.array(version), **frozen)
+    print(f"{TARGET} and {CHENG2020.name}: answers of compressai {version}")
 
 
 if __name__ == "__main__":

@@ -101,6 +101,7 @@ def test_idconv_is_one_grouped_convolution_over_batch_and_channels(kernel):
         groups=24,
     )
     torch.testing.assert_close(conv(x), grouped.reshape(3, 8, 8, 8), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(conv._all_images(x, kernels, biases), conv(x), rtol=1e-5, atol=1e-5)  # on GPUs
 
 
 @torch.no_grad()

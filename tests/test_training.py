@@ -12,21 +12,27 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 from test_training_data import add_image
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from ltchm_geo.baselines.registry import build
 from ltchm_geo.cli.train import train
 from ltchm_geo.errors import LtchmError, UsageError
 from ltchm_geo.nn.config import ModelConfig
 from ltchm_geo.nn.model import LTCHM
 from ltchm_geo.training import loop
+from ltchm_geo.training.augment import augment
 from ltchm_geo.training.data import Pool, Sampler
-from ltchm_geo.training.loop import Trainer, average_model, read_checkpoint
+from ltchm_geo.training.loop import Trainer, average_ltchm, average_model, read_checkpoint
 from ltchm_geo.training.optim import MuonAdamW, make_optimizer, orthogonalise
 from ltchm_geo.training.recipe import Recipe
+from ltchm_geo.training.throughput import Throughput
 
 CPU = torch.device("cpu")
 TINY = ModelConfig(channels=32, parameter_width=32)
-RECIPES = sorted((Path(__file__).parents[1] / "weights" / "recipes").glob("*.toml"))
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted([*(ROOT / "weights" / "recipes").glob("*.toml"), *(ROOT / "benchmarks" / "recipes").glob("*.toml")])
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +48,8 @@ def make_trainer(**changes):
     settings = {"crop": 128, "batch": 1, "decay_crop": 128, "decay_batch": 1, "warmup": 2, "mixed_precision": False}
     image = np.random.default_rng(1).integers(0, 256, (150, 140, 3), dtype=np.uint8)
     sampler = Sampler([Pool.build([("noise", image)], CPU)], {})
-    return Trainer(Recipe(model=TINY, **(settings | changes)), sampler, CPU)
+    size = {} if "options" in changes else {"model": TINY}
+    return Trainer(Recipe(**(size | settings | changes)), sampler, CPU)
 
 
 def everything(trainer):
@@ -120,6 +127,49 @@ def test_only_dense_convolutions_go_to_muon():
     assert len(make_optimizer(model, kind="adamw", lr=1e-3, muon_lr=2e-3).param_groups) == 1
 
 
+def gradients(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator) * 1e-3
+
+
+def optimizer_state(optimizer, model):
+    return {f"{n}:{k}": v.clone() for n, p in model.named_parameters() for k, v in optimizer.state[p].items()}
+
+
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_stepping_together_equals_stepping_one_by_one(kind):
+    models = [LTCHM(TINY).to(memory_format=torch.channels_last) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    single, together = (make_optimizer(model, kind=kind, lr=1e-3, muon_lr=2e-3) for model in models)
+    for optimizer in (single, together):
+        optimizer.param_groups[0]["weight_decay"] = 0.1
+    for seed in range(3):
+        for model in models:
+            gradients(model, seed)
+        single.step()
+        together.step_together(torch.tensor(True))
+    for mine, theirs in zip(models[1].parameters(), models[0].parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    mine, theirs = optimizer_state(together, models[1]), optimizer_state(single, models[0])
+    assert mine.keys() == theirs.keys()
+    for name in theirs:
+        torch.testing.assert_close(mine[name], theirs[name], rtol=1e-5, atol=1e-9)
+
+
+def test_a_step_together_that_is_not_followed_changes_nothing():
+    model = LTCHM(TINY)
+    optimizer = make_optimizer(model, kind="muon", lr=1e-3, muon_lr=2e-3)
+    gradients(model, 0)
+    optimizer.step_together(torch.tensor(True))
+    before = model.state_dict() | optimizer_state(optimizer, model)
+    before = {name: value.clone() for name, value in before.items()}
+    for parameter in model.parameters():
+        parameter.grad.fill_(math.nan)
+    optimizer.step_together(torch.tensor(False))
+    assert_same(before, model.state_dict() | optimizer_state(optimizer, model))
+
+
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
@@ -171,7 +221,7 @@ def test_decay_ends_at_one_percent_and_stops(tmp_path):
 def test_decay_takes_its_own_crops():
     trainer, sizes = make_trainer(batch=2, decay_crop=256), []
     draw = trainer.sampler.draw
-    trainer.sampler.draw = lambda batch, size, generator: sizes.append((batch, size)) or draw(batch, 128, generator)
+    trainer.sampler.draw = lambda batch, size, *random: sizes.append((batch, size)) or draw(batch, 128, *random)
     trainer.train_step()
     trainer.begin_decay(1)
     trainer.train_step()
@@ -230,6 +280,73 @@ def test_average_follows_the_weights():
     torch.testing.assert_close(trainer.average[name], expected)
 
 
+@pytest.mark.parametrize("architecture", ["ltchm", "cheng2020-attn"])
+def test_no_step_waits_for_a_value_from_the_device(architecture):
+    random, options = torch.Generator(), {"channels": 32, "parameter_width": 32}
+    with FakeTensorMode():  # tensors without values: asking for one is an error
+        with pytest.raises(DataDependentOutputException):
+            float(torch.ones(()))
+        numbers = [torch.full((2,), value) for value in (0, 300, 300, 0)]
+        pool = Pool(torch.zeros(300**2 * 3, dtype=torch.uint8), *numbers, ["a"], 3, 255.0)
+        x = augment(pool.crops(torch.zeros(2, dtype=torch.int64), 256, random), random)
+        model = build(architecture, options)
+        estimate = model(x, torch.rand(2) * 7, mixed_precision=True)
+        (estimate.x_hat.mean() + (estimate.bits_y + estimate.bits_z).mean()).backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer = make_optimizer(model, kind="muon", lr=1e-3, muon_lr=1e-3)
+        optimizer.step_together(torch.isfinite(norm))
+        assert len(optimizer.state) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("architecture", ["ltchm-neither", "cheng2020-attn"])
+def test_other_architectures_train_and_resume_bit_for_bit(architecture, tmp_path):
+    changes = {"architecture": architecture}
+    changes |= {"options": {"channels": 16, "parameter_width": 16}} if architecture == "cheng2020-attn" else {}
+    whole = make_trainer(**changes)
+    whole.train_step()
+    whole.save(tmp_path / "one.safetensors")
+    whole.train_step()
+    resumed = make_trainer(**changes)
+    resumed.load(tmp_path / "one.safetensors")
+    resumed.train_step()
+    assert_same(everything(resumed), everything(whole))
+    with pytest.raises(UsageError, match="holds another model"):
+        make_trainer().load(tmp_path / "one.safetensors")
+    with pytest.raises(UsageError, match=f"holds a {architecture}"):
+        average_ltchm(tmp_path / "one.safetensors")
+
+
+def test_checkpoints_of_the_time_before_architectures_are_ltchm(tmp_path):
+    trainer = make_trainer()
+    trainer.train_step()
+    trainer.save(tmp_path / "new.safetensors")
+    facts, tensors = read_checkpoint(tmp_path / "new.safetensors")
+    for key in ("architecture", "options", "compile"):
+        del facts["recipe"][key]
+    del tensors["rng.chooser"]
+    save_file(tensors, tmp_path / "old.safetensors", {"format": "ltchm-checkpoint-1", "facts": json.dumps(facts)})
+    trainer.train_step()
+    resumed = make_trainer()
+    resumed.load(tmp_path / "old.safetensors")
+    resumed.train_step()
+    assert_same(everything(resumed), everything(trainer))
+    assert average_ltchm(tmp_path / "old.safetensors").config == TINY
+
+
+def test_a_run_can_move_to_another_kind_of_device(tmp_path):
+    trainer = make_trainer()
+    trainer.train_step()
+    trainer.save(tmp_path / "here.safetensors")
+    facts, tensors = read_checkpoint(tmp_path / "here.safetensors")
+    tensors["rng.generator"] = torch.zeros(16, dtype=torch.uint8)  # as a GPU's generator would leave it
+    save_file(tensors, tmp_path / "there.safetensors", {"format": "ltchm-checkpoint-1", "facts": json.dumps(facts)})
+    moved = make_trainer()
+    moved.load(tmp_path / "there.safetensors")
+    moved.train_step()
+    assert moved.step == 2
+    assert not torch.equal(moved.generator.get_state(), make_trainer().generator.get_state())
+
+
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
@@ -251,8 +368,6 @@ def test_foreign_checkpoints_are_refused(tmp_path):
     (tmp_path / "noise.safetensors").write_bytes(bytes(64))
     with pytest.raises(UsageError, match="cannot read the checkpoint"):
         trainer.load(tmp_path / "noise.safetensors")
-    from safetensors.torch import save_file
-
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(UsageError, match="not a training checkpoint"):
         trainer.load(tmp_path / "other.safetensors")
@@ -286,6 +401,8 @@ def test_there_are_recipes():
         ({"optimizer": "sgd"}, "optimizer must be"),
         ({"quality_low": 5.0, "quality_high": 4.0}, "quality_low <= quality_high"),
         ({"model": {"depth": 3}}, "unknown keys"),
+        ({"options": {"channels": 32}}, r"ltchm does not read the table \[options\]"),
+        ({"architecture": "tcm", "model": {"channels": 32}}, r"tcm does not read the table \[model\]"),
     ],
 )
 def test_wrong_recipes_are_refused(wrong, message):
@@ -337,6 +454,7 @@ def test_train_command_from_start_to_final_weights(tmp_path):
     assert read_checkpoint(out / "trunk.safetensors")[0]["step"] == 2
     second = run("--steps", "3")
     assert "resumed trunk.safetensors at step 2" in second.output
+    assert "TMAC/s in matrix products" in second.output
     assert read_checkpoint(out / "trunk.safetensors")[0]["step"] == 3
     final = run("--decay-steps", "2")
     assert final.exit_code == 0, final.output
@@ -344,3 +462,14 @@ def test_train_command_from_start_to_final_weights(tmp_path):
     assert sorted(p.name for p in out.iterdir()) == ["final.safetensors", "log.jsonl", "trunk.safetensors"]
     assert read_checkpoint(out / "final.safetensors")[0]["step"] == 5
     assert average_model(out / "final.safetensors").config == TINY
+
+
+def test_measuring_the_device_does_not_touch_the_run():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    throughput = Throughput.measure(Recipe(model=TINY, mixed_precision=False), CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert throughput.matrix_rate > 1e8
+    # Three passes, each of the network's cost: at this speed nothing would be left for anything else.
+    tiles_per_second = throughput.matrix_rate / (3 * throughput.macs_per_tile)
+    assert throughput.share(tiles_per_second) == pytest.approx(1)

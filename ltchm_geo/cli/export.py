@@ -45,10 +45,10 @@ def export(
     from ltchm_geo.training.data import Sampler, load_pools
     from ltchm_geo.training.export import export_weights, sources_of
     from ltchm_geo.training.integerise import rate_report
-    from ltchm_geo.training.loop import average_model, read_checkpoint
+    from ltchm_geo.training.loop import average_ltchm, read_facts
 
-    facts, _ = read_checkpoint(checkpoint)
-    model = average_model(checkpoint)
+    facts = read_facts(checkpoint)
+    model = average_ltchm(checkpoint)
     sampler = Sampler(load_pools(data, torch.device("cpu")), facts["recipe"]["weights"])
     random = torch.Generator().manual_seed(0)
     entry = export_weights(

@@ -51,11 +51,20 @@ def train(
     from ltchm_geo.training.data import Sampler, load_pools
     from ltchm_geo.training.loop import StepReport, Trainer
     from ltchm_geo.training.recipe import Recipe
+    from ltchm_geo.training.throughput import Throughput
 
     if threads:
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # gradients fade into denormals, which are a hundred times slower on CPUs
     plan, where = Recipe.load(recipe), pick_device(device)
+    if where.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    throughput = Throughput.measure(plan, where)
+    click.echo(
+        f"{plan.architecture}: {throughput.macs_per_tile / 1e9:.2f} GMAC per 256 x 256 pixels; "
+        f"{where} does {throughput.matrix_rate / 1e12:.3g} TMAC/s in matrix products"
+    )
     out.mkdir(parents=True, exist_ok=True)
     trunk, branch = out / "trunk.safetensors", out / "branch.safetensors"
     trainer = Trainer(plan, Sampler(load_pools(data, where), plan.weights), where)
@@ -88,11 +97,13 @@ def train(
     with (out / "log.jsonl").open("a", encoding="utf-8") as log:
 
         def report(line: StepReport) -> None:
-            log.write(json.dumps(line.__dict__) + "\n")
+            share = throughput.share(line.tiles_per_second)
+            log.write(json.dumps(line.__dict__ | {"matrix_share": share}) + "\n")
             log.flush()
             click.echo(
                 f"step {line.step:7d}  loss {line.loss:7.4f}  bpp {line.bpp:6.3f}  PSNR {line.psnr:5.2f} dB  "
-                f"{line.steps_per_second:5.2f} steps/s  lr x{line.lr_factor:.3f}  "
+                f"{line.steps_per_second:5.2f} steps/s  {line.tiles_per_second:.3g} tiles/s "
+                f"({share:.1%} of matrix rate)  lr x{line.lr_factor:.3f}  "
                 f"norm {line.usual_norm:.3g}  skipped {line.skipped}"
             )
 

@@ -38,11 +38,20 @@ def mixture_likelihood(y: Tensor, parameters: Tensor) -> Tensor:
     """
     b, n, h, w = y.shape
     logits, means, log_sigmas = parameters.float().reshape(b, 3, MIXTURES, n, h, w).unbind(1)
+    mass = _gaussian_mass(y.float()[:, None], means, log_sigmas)
+    return lower_bound((torch.softmax(logits, dim=1) * mass).sum(dim=1), _LIKELIHOOD_BOUND)
+
+
+def gaussian_likelihood(y: Tensor, means: Tensor, log_sigmas: Tensor) -> Tensor:
+    """Probability that each y rounds where it does under one Gaussian; `log_sigmas` are log2. All shapes alike."""
+    return lower_bound(_gaussian_mass(y.float(), means.float(), log_sigmas.float()), _LIKELIHOOD_BOUND)
+
+
+def _gaussian_mass(y: Tensor, means: Tensor, log_sigmas: Tensor) -> Tensor:
     sigmas = torch.exp2(_soft_clamp(log_sigmas))
     # Evaluate both ends on the side of the mean where the CDF is small: no cancellation.
-    distance = (y.float()[:, None] - means).abs()
-    mass = _phi((0.5 - distance) / sigmas) - _phi((-0.5 - distance) / sigmas)
-    return lower_bound((torch.softmax(logits, dim=1) * mass).sum(dim=1), _LIKELIHOOD_BOUND)
+    distance = (y - means).abs()
+    return _phi((0.5 - distance) / sigmas) - _phi((-0.5 - distance) / sigmas)
 
 
 def _soft_clamp(log_sigmas: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -49,10 +50,11 @@ class LTCHM(nn.Module):
         self.prior = FactorisedPrior(config.channels)
 
     def forward(self, x: Tensor, quality: Tensor, *, mixed_precision: bool = False) -> Estimate:
-        """Estimate rate and reconstruction for training.
+        """Estimate rate and reconstruction.
 
-        Rates are taken under uniform noise (Sec. 2.1), everything downstream of y and z sees rounded values with a
-        straight-through gradient, so g_s and the context never meet inputs they will not meet in a file.
+        In training mode rates are taken under uniform noise (Sec. 2.1), in evaluation mode of the integers. Everything
+        downstream of y and z sees rounded values with a straight-through gradient, so g_s and the context never meet
+        inputs they will not meet in a file.
 
         Parameters
         ----------
@@ -63,14 +65,14 @@ class LTCHM(nn.Module):
         mixed_precision : bool
             Run g_a and g_s in bfloat16; rates stay in float32.
         """
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed_precision):
+        with autocast(x, mixed_precision):
             y = self.g_a(x, quality).float()
         z = self.h_a(y, quality)
         y_hat, z_hat = round_through(y), round_through(z)
         parameters = self.parameters_of(y_hat, z_hat, quality)
-        bits_y = _bits(mixture_likelihood(_noisy(y), parameters))
-        bits_z = _bits(self.prior(_noisy(z)))
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed_precision):
+        bits_y = bits_per_image(mixture_likelihood(for_rate(y, y_hat, self.training), parameters))
+        bits_z = bits_per_image(self.prior(for_rate(z, z_hat, self.training)))
+        with autocast(x, mixed_precision):
             x_hat = self.g_s(y_hat, quality).float()
         return Estimate(x_hat, bits_y, bits_z)
 
@@ -91,9 +93,16 @@ class LTCHM(nn.Module):
         return out
 
 
-def _noisy(x: Tensor) -> Tensor:
-    return x + torch.empty_like(x).uniform_(-0.5, 0.5)
+def autocast(x: Tensor, enabled: bool) -> AbstractContextManager[object]:
+    """Bfloat16 on the device of `x` where `enabled`; else nothing, which also suits the meta device."""
+    return torch.autocast(x.device.type, torch.bfloat16) if enabled else nullcontext()
 
 
-def _bits(likelihood: Tensor) -> Tensor:
+def for_rate(x: Tensor, x_hat: Tensor, training: bool) -> Tensor:
+    """What a rate is taken of: `x` under uniform noise of one step in training, the coded `x_hat` in evaluation."""
+    return x + torch.empty_like(x).uniform_(-0.5, 0.5) if training else x_hat
+
+
+def bits_per_image(likelihood: Tensor) -> Tensor:
+    """Bits (B,) of all likelihoods (B, ...) of an image together."""
     return -torch.log2(likelihood).flatten(1).sum(1)

@@ -113,19 +113,31 @@ class Sampler:
         share = {n: weights.get(n, rest) for n in names}
         probabilities = []
         for pool in pools:
-            by_source = torch.tensor([share[n] / counts[n] for n in pool.names], device=pool.sources.device)
-            probabilities.append(by_source[pool.sources])
+            by_source = torch.tensor([share[n] / counts[n] for n in pool.names])
+            probabilities.append(by_source[pool.sources.cpu()])
         self._probabilities = torch.cat(probabilities)
         self._starts = torch.tensor([0, *(len(p.offsets) for p in pools)]).cumsum(0).tolist()
 
-    def draw(self, batch: int, size: int, generator: torch.Generator) -> Tensor:
-        """(batch, 3, size, size) float32 in [0, 1]."""
-        chosen = torch.multinomial(self._probabilities, batch, replacement=True, generator=generator)
+    def draw(self, batch: int, size: int, generator: torch.Generator, chooser: torch.Generator | None = None) -> Tensor:
+        """(batch, 3, size, size) float32 in [0, 1].
+
+        Images are chosen on the CPU, so that nobody waits for a GPU to say how many are of which pool.
+
+        Parameters
+        ----------
+        batch, size : int
+            Number and side of the crops.
+        generator : torch.Generator
+            On the pools' device.
+        chooser : torch.Generator
+            On the CPU; `generator` if that is there.
+        """
+        chosen = torch.multinomial(self._probabilities, batch, replacement=True, generator=chooser or generator)
         crops = []
         for pool, start, stop in zip(self.pools, self._starts, self._starts[1:], strict=False):
             mine = chosen[(chosen >= start) & (chosen < stop)] - start
             if len(mine):
-                crops.append(pool.crops(mine, size, generator))
+                crops.append(pool.crops(mine.to(pool.pixels.device, non_blocking=True), size, generator))
         return torch.cat(crops)
 
 

@@ -10,16 +10,18 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from ltchm_geo.baselines import registry
 from ltchm_geo.errors import UsageError
 from ltchm_geo.nn.config import LEVELS_PER_ANCHOR, level_to_lambda
 from ltchm_geo.nn.model import LTCHM
@@ -29,19 +31,21 @@ from ltchm_geo.training.optim import make_optimizer
 from ltchm_geo.training.recipe import Recipe
 
 _FORMAT = "ltchm-checkpoint-1"
+TILE_PIXELS = 256**2
 #: A gradient this many times the usual norm is not followed.
 _NORM_LIMIT = 4.0
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """Running means over the last reporting interval."""
+    """Running means over the last reporting interval; `tiles_per_second` counts 256 x 256 pixels as one tile."""
 
     step: int
     loss: float
     bpp: float
     psnr: float
     steps_per_second: float
+    tiles_per_second: float
     lr_factor: float
     usual_norm: float
     skipped: int
@@ -63,19 +67,38 @@ class Trainer:
     def __init__(self, recipe: Recipe, sampler: Sampler, device: torch.device):
         torch.manual_seed(recipe.seed)
         self.recipe, self.sampler, self.device = recipe, sampler, device
-        self.model = LTCHM(recipe.model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = build_model(recipe).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.optimizer = make_optimizer(self.model, kind=recipe.optimizer, lr=recipe.lr, muon_lr=recipe.muon_lr)
         self._base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self._network = torch.compile(self.model) if recipe.compile else self.model
         self.generator = torch.Generator(device).manual_seed(recipe.seed)
+        self._chooser = self.generator if device.type == "cpu" else torch.Generator().manual_seed(recipe.seed)
         self.step = 0
         self.decay: tuple[int, int] | None = None  # (first step, number of steps) of the decay branch
-        self.skipped = 0
-        self.usual_norm = 1.0
+        # On the device, so that no step waits for an answer from it.
+        self._skipped = torch.zeros((), dtype=torch.int64, device=device)
+        self._usual_norm = torch.ones((), dtype=torch.float64, device=device)
+
+    @property
+    def skipped(self) -> int:
+        """Steps not taken because of a wild gradient."""
+        return int(self._skipped)
+
+    @property
+    def usual_norm(self) -> float:
+        """Slow mean of the gradient's norm."""
+        return float(self._usual_norm)
 
     def begin_decay(self, steps: int) -> None:
         """From here on, take the learning rate down to 1 % of itself along a cosine within `steps` steps."""
         self.decay = (self.step, steps)
+
+    @property
+    def batch_and_size(self) -> tuple[int, int]:
+        """Crops per step and their side in the present phase."""
+        recipe = self.recipe
+        return (recipe.batch, recipe.crop) if self.decay is None else (recipe.decay_batch, recipe.decay_crop)
 
     @property
     def decayed(self) -> bool:
@@ -92,32 +115,23 @@ class Trainer:
                 count, first = self.step - first, self.step
                 loss, bpp, mse = (sums / count).tolist()
                 rate = count / (time.monotonic() - since)
-                report(
-                    StepReport(
-                        self.step,
-                        loss,
-                        bpp,
-                        -10 * math.log10(mse),
-                        rate,
-                        self._lr_factor(),
-                        self.usual_norm,
-                        self.skipped,
-                    )
-                )
+                batch, size = self.batch_and_size
+                tiles, psnr = rate * batch * size**2 / TILE_PIXELS, -10 * math.log10(mse)
+                factor, norm, skipped = self._lr_factor(), self.usual_norm, self.skipped
+                report(StepReport(self.step, loss, bpp, psnr, rate, tiles, factor, norm, skipped))
                 since = time.monotonic()
                 sums.zero_()
 
     def train_step(self) -> Tensor:
         """One update. Returns (loss, bpp, mse) as a float64 tensor on the device."""
-        recipe, decaying = self.recipe, self.decay is not None
-        size, batch = (recipe.decay_crop, recipe.decay_batch) if decaying else (recipe.crop, recipe.batch)
-        x = augment(self.sampler.draw(batch, size, self.generator), self.generator)
+        recipe, (batch, size) = self.recipe, self.batch_and_size
+        x = augment(self.sampler.draw(batch, size, self.generator, self._chooser), self.generator)
         x = x.contiguous(memory_format=torch.channels_last)
         uniform = torch.rand(batch, generator=self.generator, device=self.device)
         quality = recipe.quality_low + uniform * (recipe.quality_high - recipe.quality_low)
         for group, base in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
             group["lr"] = base * self._lr_factor()
-        estimate = self.model(x, quality, mixed_precision=recipe.mixed_precision)
+        estimate = self._network(x, quality, mixed_precision=recipe.mixed_precision)
         bpp = (estimate.bits_y + estimate.bits_z) / (size * size)
         mse = ((estimate.x_hat - x) ** 2).flatten(1).mean(1)
         lagrangian = level_to_lambda(0) * torch.exp2(quality)
@@ -136,15 +150,15 @@ class Trainer:
         Three inverse GDNs in a row answer an outlying latent with its eighth power. Optimisers that normalise their
         update would follow such a gradient as eagerly as any other, and their momentum would remember it.
         """
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip))
-        usual = self.usual_norm if self.step > self.recipe.warmup else math.inf
-        if not math.isfinite(norm) or norm > _NORM_LIMIT * usual:
-            self.skipped += 1
-            # The usual norm follows slowly even here, so a lasting change of scale cannot block training.
-            norm = min(norm, _NORM_LIMIT * self.usual_norm) if math.isfinite(norm) else self.usual_norm
-        else:
-            self.optimizer.step()
-        self.usual_norm = norm if self.step == 0 else self.usual_norm * 0.98 + norm * 0.02
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip).double()
+        usual, limit = self._usual_norm, self._usual_norm * _NORM_LIMIT
+        finite = torch.isfinite(norm)
+        follow = finite & (norm <= limit) if self.step > self.recipe.warmup else finite
+        self.optimizer.step_if(follow)
+        self._skipped += ~follow
+        # The usual norm follows slowly even a skipped step, so a lasting change of scale cannot block training.
+        norm = torch.where(follow, norm, torch.where(finite, limit, usual))
+        self._usual_norm = norm if self.step == 0 else usual * 0.98 + norm * 0.02
 
     def _lr_factor(self) -> float:
         warm = min(1.0, (self.step + 1) / max(1, self.recipe.warmup))
@@ -170,6 +184,7 @@ class Trainer:
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
         tensors |= self._optimizer_tensors()
         tensors["rng.generator"] = self.generator.get_state()
+        tensors["rng.chooser"] = self._chooser.get_state()
         tensors["rng.torch"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -188,20 +203,32 @@ class Trainer:
     def load(self, path: Path) -> None:
         """Continue from a checkpoint written by `save` with the same model."""
         facts, tensors = read_checkpoint(path)
-        if facts["recipe"]["model"] != self.recipe.model.to_dict():
-            raise UsageError(f"{path} holds another model: {facts['recipe']['model']}")
+        held = Recipe.from_dict(facts["recipe"])
+        name, options = held.architecture, held.architecture_options
+        if (name, options) != (self.recipe.architecture, self.recipe.architecture_options):
+            raise UsageError(f"{path} holds another model: {name} {options}")
         self.model.load_state_dict(_strip(tensors, "model."))
         self.average = {k: v.to(self.device) for k, v in _strip(tensors, "average.").items()}
         for name, parameter in self.model.named_parameters():
             own = _strip(tensors, f"optimizer.{name}:")
-            like = {k: v.to(self.device) if v.ndim else v for k, v in own.items()}
-            self.optimizer.state[parameter] = like
-        self.generator.set_state(tensors["rng.generator"])
+            self.optimizer.state[parameter] = {k: v.to(self.device) for k, v in own.items()}
+        self.step = facts["step"]
+        self._restore_random(tensors)
+        self._skipped.fill_(facts["skipped"])
+        self._usual_norm.fill_(facts["usual_norm"])
+        self.decay = tuple(facts["decay"]) if facts["decay"] else None
+
+    def _restore_random(self, tensors: dict[str, Tensor]) -> None:
         torch.set_rng_state(tensors["rng.torch"])
         if self.device.type == "cuda" and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
-        self.step, self.skipped, self.usual_norm = facts["step"], facts["skipped"], facts["usual_norm"]
-        self.decay = tuple(facts["decay"]) if facts["decay"] else None
+        states = {"rng.generator": self.generator, "rng.chooser": self._chooser}
+        for name, generator in states.items():
+            state = tensors.get(name)
+            if state is not None and len(state) == len(generator.get_state()):
+                generator.set_state(state)
+            elif name == "rng.generator":  # the run moves to another kind of device
+                generator.manual_seed(self.recipe.seed + self.step)
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
         state = self.optimizer.state
@@ -214,22 +241,51 @@ class Trainer:
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Facts (step, decay, recipe) and tensors of a checkpoint."""
+    with _opened(path) as handle:
+        return _facts(handle, path), {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Facts of a checkpoint without its tensors."""
+    with _opened(path) as handle:
+        return _facts(handle, path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, "pt") as handle:
-            metadata = handle.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise UsageError(f"{path} is not a training checkpoint of this software")
-            return json.loads(metadata["facts"]), {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
+            yield handle
     except (OSError, SafetensorError) as error:
         raise UsageError(f"cannot read the checkpoint {path}: {error}") from error
 
 
-def average_model(path: Path) -> LTCHM:
-    """The averaged weights of a checkpoint as a float model, in evaluation mode."""
+def _facts(handle: Any, path: Path) -> dict[str, Any]:
+    metadata = handle.metadata() or {}
+    if metadata.get("format") != _FORMAT:
+        raise UsageError(f"{path} is not a training checkpoint of this software")
+    return cast(dict[str, Any], json.loads(metadata["facts"]))
+
+
+def build_model(recipe: Recipe) -> nn.Module:
+    """The network of a recipe, freshly initialised."""
+    return registry.build(recipe.architecture, recipe.architecture_options)
+
+
+def average_model(path: Path) -> nn.Module:
+    """The averaged weights of a checkpoint as a float model of any architecture, in evaluation mode."""
     facts, tensors = read_checkpoint(path)
-    model = LTCHM(Recipe.from_dict(facts["recipe"]).model)
+    model = build_model(Recipe.from_dict(facts["recipe"]))
     model.load_state_dict(_strip(tensors, "average."))
     return model.eval()
+
+
+def average_ltchm(path: Path) -> LTCHM:
+    """`average_model` of a checkpoint that must be an LTCHM: the only architecture that files are coded with."""
+    architecture = Recipe.from_dict(read_facts(path)["recipe"]).architecture
+    if architecture != "ltchm":
+        raise UsageError(f"{path} holds a {architecture}: only ltchm has a coder; compare others by `ltchm bench`")
+    return cast(LTCHM, average_model(path))
 
 
 def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

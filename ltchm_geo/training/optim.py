@@ -1,9 +1,13 @@
-"""Optimiser: Muon for matrices and convolutions, AdamW for the rest, as one `torch.optim.Optimizer`."""
+"""Optimiser: Muon for matrices and convolutions, AdamW for the rest, as one `torch.optim.Optimizer`.
+
+On a CPU parameters are updated one by one. On a GPU that would be thousands of tiny kernels a step, so there parameters
+of one shape are updated together (`_muon_together`), and all of AdamW's as one vector (`_adamw_together`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +17,12 @@ _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """Nearest-to-orthogonal matrix of the same shape, approximately: singular values come to lie near 1."""
+    """Nearest-to-orthogonal matrices (..., m, n), approximately: their singular values come to lie near 1."""
     a, b, c = _NEWTON_SCHULZ
-    tall = matrix.shape[0] > matrix.shape[1]
+    tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.bfloat16()
     x = x.mT if tall else x
-    x = x / (x.norm() + 1e-7)
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(iterations):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
@@ -55,15 +59,48 @@ class MuonAdamW(torch.optim.Optimizer):
                     update(parameter, parameter.grad, group)
         return loss
 
+    def step_if(self, follow: Tensor) -> None:
+        """`step` where `follow`, a boolean scalar on the parameters' device, holds; no GPU is made to wait for it."""
+        if follow.device.type == "cpu":
+            if follow:
+                self.step()
+        else:
+            self.step_together(follow)
+
+    @torch.no_grad()
+    def step_together(self, follow: Tensor) -> None:
+        """The same step in few, large operations, its effect undone by a mask where `follow` does not hold."""
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if group["weight_decay"]:
+                shrink = 1 - group["lr"] * group["weight_decay"] * follow.float()
+                for parameter in parameters:
+                    parameter.mul_(shrink)
+            if not group["muon"]:
+                self._adamw_together(parameters, group, follow)
+                continue
+            for shape in dict.fromkeys(p.shape for p in parameters):
+                self._muon_together([p for p in parameters if p.shape == shape], group, follow)
+
     def _muon(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
         direction = gradient.lerp(momentum, group["momentum"]).reshape(len(parameter), -1)
-        # The factor keeps the update's RMS independent of the matrix's shape, so one learning rate fits all.
-        scale = max(direction.shape) ** 0.5 * 0.2
-        parameter.add_(orthogonalise(direction).reshape(parameter.shape), alpha=-group["lr"] * scale)
+        update = orthogonalise(direction).reshape(parameter.shape)
+        parameter.add_(update, alpha=-group["lr"] * _muon_scale(parameter))
+
+    def _muon_together(self, parameters: list[Tensor], group: dict[str, Any], follow: Tensor) -> None:
+        """`_muon` of parameters of one shape, where `follow` holds."""
+        momenta = self._states(parameters, "momentum")
+        gradient, old = torch.stack([_gradient(p) for p in parameters]), torch.stack(momenta)
+        momentum = old.lerp(gradient, 1 - group["momentum"])
+        direction = gradient.lerp(momentum, group["momentum"])
+        update = orthogonalise(direction.flatten(2)).reshape(direction.shape)
+        torch._foreach_copy_(momenta, torch.where(follow, momentum, old).unbind())
+        update = torch.where(follow, update * (-group["lr"] * _muon_scale(parameters[0])), 0.0)
+        torch._foreach_add_(parameters, update.unbind())
 
     def _adamw(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
@@ -76,6 +113,51 @@ class MuonAdamW(torch.optim.Optimizer):
         mean = state["mean"].lerp_(gradient, 1 - beta1) / (1 - beta1**step)
         square = state["square"].lerp_(gradient * gradient, 1 - beta2) / (1 - beta2**step)
         parameter.addcdiv_(mean, square.sqrt().add_(1e-8), value=-group["lr"])
+
+    def _adamw_together(self, parameters: list[Tensor], group: dict[str, Any], follow: Tensor) -> None:
+        """`_adamw` of all parameters as one vector, where `follow` holds; they have always stepped together."""
+        means, squares = self._states(parameters, "mean"), self._states(parameters, "square")
+        for parameter in parameters:
+            self.state[parameter].setdefault("step", torch.zeros((), device=parameter.device))
+        steps = [self.state[p]["step"] for p in parameters]
+        torch._foreach_copy_(steps, (torch.stack(steps) + follow).unbind())
+        beta1, beta2 = group["betas"]
+        gradient = _joined([_gradient(p) for p in parameters])
+        old_mean, old_square = _joined(means), _joined(squares)
+        mean = torch.where(follow, old_mean.lerp(gradient, 1 - beta1), old_mean)
+        square = torch.where(follow, old_square.lerp(gradient * gradient, 1 - beta2), old_square)
+        root = (square / (1 - beta2 ** steps[0])).sqrt_().add_(1e-8)
+        update = torch.where(follow, mean / (1 - beta1 ** steps[0]) / root * -group["lr"], 0.0)
+        torch._foreach_copy_(means, _parted(mean, parameters))
+        torch._foreach_copy_(squares, _parted(square, parameters))
+        torch._foreach_add_(parameters, _parted(update, parameters))
+
+    def _states(self, parameters: list[Tensor], key: str) -> list[Tensor]:
+        """That state of each parameter, zero where it has none yet."""
+        for parameter in parameters:
+            if key not in self.state[parameter]:
+                self.state[parameter][key] = torch.zeros_like(parameter)
+        return [self.state[p][key] for p in parameters]
+
+
+def _muon_scale(parameter: Tensor) -> float:
+    """Keeps the update's RMS independent of the matrix's shape, so one learning rate fits all."""
+    rows = len(parameter)
+    return max(rows, parameter.numel() // rows) ** 0.5 * 0.2
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    return cast(Tensor, parameter.grad)
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([t.reshape(-1) for t in tensors])
+
+
+def _parted(vector: Tensor, like: list[Tensor]) -> list[Tensor]:
+    """Inverse of `_joined`."""
+    parts = vector.split([t.numel() for t in like])
+    return [part.reshape(t.shape) for part, t in zip(parts, like, strict=True)]
 
 
 def make_optimizer(model: nn.Module, *, kind: str, lr: float, muon_lr: float) -> MuonAdamW:

@@ -17,8 +17,12 @@ class Recipe:
 
     Attributes
     ----------
+    architecture : str
+        Name in `baselines.registry`.
     model : ModelConfig
-        Architecture.
+        Size of an LTCHM or of an ablation of it ("ltchm...").
+    options : dict
+        Size of any other architecture.
     weights : dict[str, float]
         Share of samples per data source (folder inside a pack, or a raster's stem). Sources not named share what the
         named ones leave, evenly.
@@ -42,11 +46,15 @@ class Recipe:
         Each sample's loss is multiplied by (lambda / 1024) ** -power: without it, high rates own the gradient.
     mixed_precision : bool
         bfloat16 in g_a and g_s.
+    compile : bool
+        Let `torch.compile` fuse the network's small operations; worth its minutes of start-up on a GPU.
     seed : int
         Of weights, crops and noise.
     """
 
+    architecture: str = "ltchm"
     model: ModelConfig = field(default_factory=ModelConfig)
+    options: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     crop: int = 256
     batch: int = 16
@@ -62,9 +70,13 @@ class Recipe:
     quality_high: float = QUALITY_ANCHORS - 1.0
     rate_weight_power: float = 0.25
     mixed_precision: bool = True
+    compile: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
+        ours = self.architecture.startswith("ltchm")
+        if self.options if ours else self.model != ModelConfig():
+            raise UsageError(f"recipe: {self.architecture} does not read the table [{'options' if ours else 'model'}]")
         side = 32 * self.model.window
         if min(self.crop, self.decay_crop) < side or self.crop % side or self.decay_crop % side:
             raise UsageError(
@@ -76,6 +88,11 @@ class Recipe:
             raise UsageError(f'recipe: optimizer must be "muon" or "adamw", not {self.optimizer!r}')
         if not 0 <= self.quality_low <= self.quality_high <= QUALITY_ANCHORS - 1:
             raise UsageError(f"recipe: need 0 <= quality_low <= quality_high <= {QUALITY_ANCHORS - 1}")
+
+    @property
+    def architecture_options(self) -> dict[str, Any]:
+        """What `baselines.registry.build` takes beside the name."""
+        return self.model.to_dict() if self.architecture.startswith("ltchm") else self.options
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready dictionary."""
