@@ -1,0 +1,38 @@
+"""`ltchm bench`: the group; each benchmark is a command of its own."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import click
+
+from ltchm_geo.cli.lazy_group import LazyGroup
+
+
+class Benchmarks(LazyGroup):
+    """The benchmarks, each imported when it is needed."""
+
+    modules: ClassVar[dict[str, str]] = {
+        "rd": "ltchm_geo.cli.bench_rd",
+        "speed": "ltchm_geo.cli.bench_speed",
+        "complexity": "ltchm_geo.cli.bench_complexity",
+        "report": "ltchm_geo.cli.bench_report",
+        "checkpoint": "ltchm_geo.cli.bench_checkpoint",
+    }
+
+
+@click.group(
+    cls=Benchmarks,
+    short_help="Measure codecs, speed and complexity.",
+    epilog="""
+    \b
+    Examples:
+      ltchm bench rd --dataset bundled --codec openjpeg97 --codec ltchm
+      ltchm bench speed --help
+    """,
+)
+def bench() -> None:
+    """Measure this codec and others, and report it.
+
+    Results are JSON files with versions, commands and hardware. Most benchmarks need: pip install "ltchm-geo[bench]".
+    """
