@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal
 
 from ._sink import check_destination
-from .bitstream import TileMode, TilePayload
-from .codec import encode_tiles
-from .container import BandGroup, ContainerReader, ContainerWriter, SceneMeta
-from .engine import Engine, load_engine
+from .container import ContainerReader, ContainerWriter, Overview
+from .engine import load_engine
 from .errors import DestinationError, UsageError
 from .masks import valid_pixels
 from .metrics import ErrorStats
 from .nn.config import level_to_lambda
 from .plan import describe_scene, level_of
+from .pyramid import LARGE, automatic_factors, check_overviews
 from .raster import Source, open_source
-from .scene_decoder import SceneDecoder, group_coding
-from .schedule import Progress, Ticker, run_shards, worker_count
-from .tiles import DEFAULT_TILE, TileGrid, automatic_shard, pad_tile
+from .scene_decoder import SceneDecoder
+from .scene_encoder import SceneEncoder
+from .schedule import Progress, run_shards, worker_count
+from .tiles import DEFAULT_TILE, TileGrid, automatic_shard
 from .timing import StageClock
-from .types import TileIndex
+from .types import Shape2d, TileIndex
 
 __all__ = ["CompressResult", "compress_raster"]
 
@@ -53,7 +50,7 @@ class CompressResult:
     level : int
         Quality level used.
     tiles : dict
-        Number of tiles by mode.
+        Number of tiles by mode, overviews included.
     stages : dict
         Seconds by stage, summed over threads.
     psnr, max_error : tuple or None
@@ -91,6 +88,9 @@ def compress_raster(
     shard_tiles: int | None = None,
     overwrite: bool = False,
     measure: bool = False,
+    overviews: Sequence[int] | Literal[False] | None = None,
+    overview_quality: int | None = None,
+    preview: bool | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> CompressResult:
@@ -98,8 +98,9 @@ def compress_raster(
 
     Parameters
     ----------
-    src : path, any name rasterio opens (also /vsi paths), or an open rasterio dataset
-        Never modified. uint8, uint16, int16, float32 or float64, any number of bands.
+    src : path, any name rasterio opens (also /vsi paths), an open rasterio dataset, an xarray DataArray or Dataset
+        Never modified. uint8, uint16, int16, float32 or float64, any number of bands. What else xarray objects must be
+        like, says `array_source`.
     dst : path, optional
         ``*.zarr`` writes a folder, any other name a single file. Default: the source's name with the suffix .ltchm.
     quality : int, optional
@@ -119,6 +120,13 @@ def compress_raster(
         Replace an existing `dst`, when the new one is complete.
     measure : bool
         Decode the result and report PSNR and largest error per band.
+    overviews : sequence of int or False, optional
+        Factors of the coarser copies to store beside full resolution, ascending powers of two, such as (2, 4, 8);
+        False for none. Default: 4, 8, 16, ... for a scene longer than 2048 pixels, else none.
+    overview_quality : int, optional
+        Their quality, 1 to 100; that of the scene unless given.
+    preview : bool, optional
+        Store a quick-look, a JPEG of up to 512 pixels. Default: for a scene longer than 2048 pixels.
     workers : int, optional
         Shards in work at once. Memory is bounded by them, whatever the scene's size, plus GDAL's block cache (5 % of
         the machine unless the environment variable GDAL_CACHEMAX says otherwise; the command line sets 256 MB).
@@ -148,14 +156,17 @@ def compress_raster(
         check_destination(path, overwrite)
         shard_tiles = automatic_shard(source.shape, tile_size) if shard_tiles is None else shard_tiles
         TileGrid(source.shape, tile_size, shard_tiles)
+        coarse = level if overview_quality is None else level_of(overview_quality, None)
+        levels = _overviews(source.shape, overviews, coarse)
+        preview = max(source.shape) > LARGE if preview is None else preview
         engine = load_engine(model, device)
         if tile_size % engine.tile_multiple:
             raise UsageError(f"tile side {tile_size} is no multiple of {engine.tile_multiple}, as {engine.tag} needs")
         meta = describe_scene(source, engine, level, tile_size, shard_tiles, clock)
-        encoder = _ShardEncoder(source, meta, engine, clock)
+        meta = replace(meta, overviews=levels)
         with ContainerWriter(path, meta, overwrite) as writer:
-            ticker = Ticker(encoder.total_tiles, progress)
-            run_shards(lambda shard: ticker.add(encoder.store(shard, writer)), encoder.shards, count)
+            encoder = SceneEncoder(meta, engine, writer, clock)
+            encoder.encode(source, path, count, progress, preview=preview)
             with clock("write"):
                 writer.finish()
         seconds = time.perf_counter() - began
@@ -180,6 +191,13 @@ def compress_raster(
     )
 
 
+def _overviews(shape: Shape2d, factors: Sequence[int] | Literal[False] | None, level: int) -> tuple[Overview, ...]:
+    chosen = automatic_factors(shape) if factors is None else factors or ()
+    found = tuple(Overview(int(factor), level) for factor in chosen)
+    check_overviews(shape, found)
+    return found
+
+
 def _destination(source: Source, dst: str | os.PathLike[str] | None) -> Path:
     path = Path(dst) if dst is not None else _default_destination(source.name)
     if os.path.exists(source.name) and os.path.exists(path) and os.path.samefile(source.name, path):
@@ -191,55 +209,6 @@ def _default_destination(name: str) -> Path:
     if name.startswith("/vsi") or "://" in name or not os.path.exists(name):
         raise UsageError(f"{name} is not a plain file: say where to write the result")
     return Path(name).with_suffix(SUFFIX)
-
-
-class _ShardEncoder:
-    """Reads, codes and stores one shard at a time."""
-
-    def __init__(self, source: Source, meta: SceneMeta, engine: Engine, clock: StageClock):
-        self._source, self._meta, self._engine, self._clock = source, meta, engine, clock
-        self._grid = meta.grid
-        self.shards = self._grid.shard_indices
-        self.total_tiles = self._grid.shape.y * self._grid.shape.x * len(meta.groups)
-        self.modes = {mode.name.lower(): 0 for mode in TileMode}
-        self._lock = threading.Lock()
-
-    def store(self, shard: TileIndex, writer: ContainerWriter) -> int:
-        """Code one shard of every array; returns the number of tiles."""
-        box = self._grid.shard_box(shard)
-        with self._clock("read"):
-            mask = self._source.read_mask(box)
-        for group in self._meta.groups:
-            chunks = self._encode_group(shard, group, mask)
-            with self._clock("write"):
-                writer.put_shard(group.name, shard, chunks)
-            with self._lock:
-                for chunk in chunks.values():
-                    self.modes[TilePayload.mode_of(chunk).name.lower()] += 1
-        if self._meta.alpha is not None:
-            with self._clock("read"):
-                alpha = self._source.read(box, [self._meta.alpha])[0]
-            with self._clock("write"):
-                writer.put_plane_shard("alpha", shard, alpha)
-        if self._meta.mask and mask is not None:
-            with self._clock("write"):
-                writer.put_plane_shard("mask", shard, mask)
-        return len(self._grid.tiles_in_shard(shard)) * len(self._meta.groups)
-
-    def _encode_group(self, shard: TileIndex, group: BandGroup, mask: NDArray[np.bool_] | None) -> dict[int, bytes]:
-        box, side = self._grid.shard_box(shard), self._meta.tile
-        coding = group_coding(self._meta, group)
-        with self._clock("read"):
-            pixels = self._source.read(box, group.bands)
-        with self._clock("tiles"):
-            valid = valid_pixels(pixels, coding.nodata, mask)
-            indices = self._grid.tiles_in_shard(shard)
-            tiles = []
-            for index in indices:
-                rows, columns = self._grid.tile_box(index).relative_to(box).slices
-                tiles.append((pad_tile(pixels[:, rows, columns], side), pad_tile(valid[:, rows, columns], side)))
-        payloads = encode_tiles(tiles, coding, self._engine, self._meta.level, self._clock)
-        return {self._grid.slot(index): data for index, data in zip(indices, payloads, strict=True)}
 
 
 def _measure(source: Source, path: Path, device: str, workers: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

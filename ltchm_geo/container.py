@@ -1,7 +1,9 @@
 """Stage 7: a compressed scene on disk, a Zarr v3 hierarchy in one file (``scene.ltchm``) or a folder (``scene.zarr``).
 
     zarr.json               root; its attribute "ltchm" is the scene's `SceneMeta`
-    0/...                   level 0: one sharded array per band group, alpha, mask; in a folder CF coordinates
+    0/...                   full resolution: one sharded array per band group, alpha, mask; in a folder CF coordinates
+    1/..., 2/...            overviews, alike
+    preview.jpg             quick-look, optional
     ltchm-manifest.json     written last: every other key with its size and SHA-256
 
 docs/format.md is the specification. `ContainerWriter` takes whole shards of finished tiles; `ContainerReader` needs
@@ -11,8 +13,8 @@ neither zarr nor torch and takes nothing in the file on trust.
 from __future__ import annotations
 
 from .manifest import MANIFEST_KEY
-from .scene_meta import BandGroup, SceneMeta
+from .scene_meta import BandGroup, Overview, SceneMeta
 from .scene_reader import ContainerReader, Problem
 from .scene_writer import ContainerWriter
 
-__all__ = ["MANIFEST_KEY", "BandGroup", "ContainerReader", "ContainerWriter", "Problem", "SceneMeta"]
+__all__ = ["MANIFEST_KEY", "BandGroup", "ContainerReader", "ContainerWriter", "Overview", "Problem", "SceneMeta"]

@@ -14,6 +14,7 @@ from .errors import DestinationError, UsageError
 from .raster import create_geotiff
 from .scene_decoder import DamagedTile, SceneDecoder
 from .schedule import Progress, Ticker, run_shards, worker_count
+from .tiles import TileGrid
 from .timing import StageClock
 from .types import PixelBox, Shape2d, TileIndex
 
@@ -71,11 +72,11 @@ def decompress_raster(
     dst : path, optional
         Default: the scene's name with the suffix .tif.
     window : (row, column, height, width), optional
-        Only these pixels; the transform moves along.
+        Only these pixels, counted in those of the level; the transform moves along.
     bands : 1-based band numbers, optional
         Only these bands, in this order.
     level : int
-        Overview level; 0 is full resolution, the only one scenes of this version have.
+        Pyramid level: 0 is full resolution, 1 the first overview.
     device : str
         "auto", "cpu", "cuda", "cuda:1".
     overwrite : bool
@@ -94,34 +95,33 @@ def decompress_raster(
     began, clock, count = time.perf_counter(), StageClock(), worker_count(workers)
     with ContainerReader(src) as reader:
         meta = reader.meta
-        if level != 0:
-            raise UsageError(f"{src} has no overview level {level}, only level 0 (full resolution)")
-        box = _box(window, meta.shape)
+        grid = meta.pyramid_grid(level)
+        box = _box(window, grid.scene)
         chosen = _bands(bands, len(meta.bands))
         path = Path(dst) if dst is not None else Path(src).with_suffix(".tif")
         if os.path.exists(path) and os.path.samefile(path, src):
             raise DestinationError(f"{path} is the scene itself; choose another destination")
         decoder = SceneDecoder(reader, device, allow_damaged=allow_damaged, clock=clock)
-        pieces = _pieces(reader, box)
+        pieces = _pieces(grid, box)
         with create_geotiff(
             path,
             Shape2d(box.height, box.width),
             [meta.bands[band] for band in chosen],
-            meta.georef.shifted(box.y0, box.x0),
+            meta.pyramid_georef(level).shifted(box.y0, box.x0),
             overwrite=overwrite,
         ) as writer:
-            ticker = Ticker(sum(len(reader.grid.covering(piece)) for piece in pieces.values()), progress)
+            ticker = Ticker(sum(len(grid.covering(piece)) for piece in pieces.values()), progress)
 
             def work(shard: TileIndex) -> None:
                 piece = pieces[shard]
                 target = piece.relative_to(box)
-                pixels = decoder.read(piece, chosen)
-                mask = decoder.read_plane("mask", piece) if meta.mask else None
+                pixels = decoder.read(piece, chosen, level)
+                mask = decoder.read_plane("mask", piece, level) if meta.mask else None
                 with clock("write"):
                     writer.write(pixels, target, range(len(chosen)))
                     if mask is not None:
                         writer.write_mask(mask, target)
-                ticker.add(len(reader.grid.covering(piece)))
+                ticker.add(len(grid.covering(piece)))
 
             run_shards(work, list(pieces), count)
     damaged = tuple(sorted(decoder.damaged, key=lambda d: (d.array, d.tile)))
@@ -148,9 +148,9 @@ def _bands(bands: Sequence[int] | None, count: int) -> list[int]:
     return [band - 1 for band in bands]
 
 
-def _pieces(reader: ContainerReader, box: PixelBox) -> dict[TileIndex, PixelBox]:
+def _pieces(grid: TileGrid, box: PixelBox) -> dict[TileIndex, PixelBox]:
     """The part of `box` in each shard that has one."""
-    grid, pieces = reader.grid, {}
+    pieces = {}
     for tile in grid.covering(box):
         shard = grid.shard_of(tile)
         common = grid.shard_box(shard).intersection(box)

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._json import dumps, loads, require_keys
+from ._recognise import MANIFEST_KEY
 from ._store import KEY
 from .errors import ContainerError, CorruptContainerError, IncompleteContainerError
 from .scene_meta import FORMAT_VERSION, check_version
 
-__all__ = ["MANIFEST_KEY", "MAX_JSON", "MAX_MANIFEST", "Manifest", "Record"]
+__all__ = ["MANIFEST_KEY", "MAX_JSON", "MAX_MANIFEST", "MAX_PREVIEW", "PREVIEW_KEY", "Manifest", "Record"]
 
-MANIFEST_KEY = "ltchm-manifest.json"
+PREVIEW_KEY = "preview.jpg"
 MAX_JSON = 1 << 24
 MAX_MANIFEST = 1 << 26
+MAX_PREVIEW = 1 << 20
 MAX_FILES = 1_000_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

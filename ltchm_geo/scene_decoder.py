@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .codec import GroupCoding, decode_tiles
+from .codec import GroupCoding, decode_tiles, tile_validity
 from .container import BandGroup, ContainerReader, SceneMeta
 from .engine import Engine, load_engine
 from .errors import CorruptTileError
+from .scene_meta import array_path
 from .timing import StageClock
 from .types import PixelBox, TileIndex
 
@@ -22,7 +23,7 @@ __all__ = ["DamagedTile", "SceneDecoder", "group_coding"]
 
 @dataclass(frozen=True)
 class DamagedTile:
-    """A tile that could not be decoded: its array, its row and column in the tile grid, and why."""
+    """A tile that could not be decoded: its array (of an overview as in ``1/g0``), row and column, and why."""
 
     array: str
     tile: TileIndex
@@ -64,15 +65,17 @@ class SceneDecoder:
         """The network the scene's tiles were coded with."""
         return load_engine(self.meta.weights, self._device) if self.meta.weights else None
 
-    def read(self, box: PixelBox, bands: Sequence[int] | None = None) -> NDArray[Any]:
+    def read(self, box: PixelBox, bands: Sequence[int] | None = None, pyramid: int = 0) -> NDArray[Any]:
         """Decode a window.
 
         Parameters
         ----------
         box : PixelBox
-            Inside the scene.
+            Inside the pyramid level, in its pixels.
         bands : 0-based band numbers
             In the order wanted; all if None. Only the groups they belong to are decoded.
+        pyramid : int
+            Pyramid level; 0 is full resolution.
 
         Returns
         -------
@@ -87,22 +90,22 @@ class SceneDecoder:
         out = np.empty((len(wanted), box.height, box.width), self.meta.dtype)
         for group in self.meta.groups:
             if any(band in group.bands for band in wanted):
-                pixels = self.read_group(group, box)
+                pixels = self.read_group(group, box, pyramid)
                 for position, band in enumerate(wanted):
                     if band in group.bands:
                         out[position] = pixels[group.bands.index(band)]
         for position, band in enumerate(wanted):
             if band == self.meta.alpha:
-                out[position] = self.read_plane("alpha", box)
+                out[position] = self.read_plane("alpha", box, pyramid)
         return out
 
-    def read_group(self, group: BandGroup, box: PixelBox) -> NDArray[Any]:
+    def read_group(self, group: BandGroup, box: PixelBox, pyramid: int = 0) -> NDArray[Any]:
         """Decode a window of one band group: (group bands, box.height, box.width)."""
-        grid, coding = self.reader.grid, group_coding(self.meta, group)
+        grid, coding = self.reader.grids[pyramid], group_coding(self.meta, group)
         out = np.empty((coding.bands, box.height, box.width), coding.dtype)
         tiles = grid.covering(box)
         with self._clock("read"):
-            stored = {tile: self._payload(group.name, tile) for tile in tiles}
+            stored = {tile: self._payload(group.name, tile, pyramid) for tile in tiles}
         sound = {tile: data for tile, data in stored.items() if isinstance(data, bytes)}
         engine = self.engine if sound else None
         decoded = decode_tiles(list(sound.values()), coding, engine, self.meta.tile, self._clock)
@@ -110,7 +113,7 @@ class SceneDecoder:
         for tile in tiles:
             pixels = results[tile]
             if isinstance(pixels, CorruptTileError):
-                self._report(group.name, tile, pixels)
+                self._report(array_path(group.name, pyramid), tile, pixels)
                 fill = np.array([0 if value is None else value for value in group.fill], coding.dtype)
                 pixels = np.broadcast_to(fill[:, None, None], (coding.bands, self.meta.tile, self.meta.tile))
             whole = grid.tile_box(tile)
@@ -120,23 +123,69 @@ class SceneDecoder:
                 out[:, target[0], target[1]] = pixels[:, source[0], source[1]]
         return out
 
-    def read_plane(self, name: str, box: PixelBox) -> NDArray[Any]:
+    def read_plane(self, name: str, box: PixelBox, pyramid: int = 0) -> NDArray[Any]:
         """A window of the exact plane "alpha" or "mask"; damaged tiles read as 0 (not valid) where they are allowed."""
-        out = np.zeros((box.height, box.width), self.meta.array_dtype(name))
-        for tile in self.reader.grid.covering(box):
-            common = self.reader.grid.tile_box(tile).intersection(box)
+        out, grid = np.zeros((box.height, box.width), self.meta.array_dtype(name)), self.reader.grids[pyramid]
+        for tile in grid.covering(box):
+            common = grid.tile_box(tile).intersection(box)
             if common is None:
                 continue
             try:
                 with self._clock("read"):
-                    out[common.relative_to(box).slices] = self.reader.plane(name, common)
+                    out[common.relative_to(box).slices] = self.reader.plane(name, common, pyramid)
             except CorruptTileError as error:
-                self._report(name, tile, error)
+                self._report(array_path(name, pyramid), tile, error)
         return out
 
-    def _payload(self, array: str, tile: TileIndex) -> bytes | CorruptTileError:
+    def read_mask(self, box: PixelBox, pyramid: int = 0) -> NDArray[np.bool_] | None:
+        """What the mask or alpha band says: (box.height, box.width), True = valid; None without such a band."""
+        plane = "mask" if self.meta.mask else "alpha"
+        return self.read_plane(plane, box, pyramid) != 0 if plane in self.meta.planes else None
+
+    def read_valid(self, box: PixelBox, pyramid: int = 0) -> NDArray[np.bool_]:
+        """Where any band but alpha holds data: (box.height, box.width) bool. Needs no network.
+
+        Raises
+        ------
+        CorruptTileError
+        """
+        mask = self.read_mask(box, pyramid)
+        groups = [group for group in self.meta.groups if self._has_own_holes(group)]
+        if len(groups) < len(self.meta.groups):
+            return np.ones((box.height, box.width), bool) if mask is None else mask
+        grid, out = self.reader.grids[pyramid], np.zeros((box.height, box.width), bool)
+        for tile in grid.covering(box):
+            whole = grid.tile_box(tile)
+            if (common := whole.intersection(box)) is not None:
+                rows, columns = common.relative_to(whole).slices
+                target = common.relative_to(box).slices
+                for group in groups:
+                    for band in self._tile_valid(group, tile, pyramid)[:, rows, columns]:
+                        out[target] |= band
+        return out
+
+    def _has_own_holes(self, group: BandGroup) -> bool:
+        """Whether every band of a group may have holes that no mask or alpha band knows of."""
+        if None in group.fill:
+            return False
+        return not self.meta.planes or None not in self.meta.nodata(group)
+
+    def _tile_valid(self, group: BandGroup, tile: TileIndex, pyramid: int) -> NDArray[np.bool_]:
+        side, path = self.meta.tile, array_path(group.name, pyramid)
+        mask = self.read_mask(self.reader.grids[pyramid].tile_box(tile), pyramid)
+        if mask is not None:
+            mask = np.pad(mask, ((0, side - mask.shape[0]), (0, side - mask.shape[1])))
+        payload = self.reader.tile_payload(group.name, tile, pyramid)
         try:
-            return self.reader.tile_payload(array, tile)
+            return tile_validity(payload, group_coding(self.meta, group), side, mask)
+        except CorruptTileError as error:
+            raise CorruptTileError(
+                f"{self.reader.path}: tile ({tile.iy}, {tile.ix}) of {path}: {error}", array=path, tile=tile
+            ) from error
+
+    def _payload(self, array: str, tile: TileIndex, pyramid: int) -> bytes | CorruptTileError:
+        try:
+            return self.reader.tile_payload(array, tile, pyramid)
         except CorruptTileError as error:
             return error
 

@@ -6,6 +6,7 @@ is taken, or which files are opened, is bounded here.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -13,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from ._json import decode_number, encode_number, require_keys
+from ._json import require_integer, require_keys, require_list
+from .band_group import BandGroup
 from .bitstream import MAX_LEVEL
 from .errors import CorruptContainerError, UnsupportedVersionError, UsageError
 from .georef import BandInfo, Georef, Number
-from .radiometry import BandMapping
+from .pyramid import Overview, check_overviews, reduced
 from .tiles import DEFAULT_SHARD, DEFAULT_TILE, TILE_MULTIPLE, TileGrid
 from .types import PIXEL_DTYPES, Shape2d, TileIndex
 
-__all__ = ["FORMAT_VERSION", "BandGroup", "SceneMeta"]
+__all__ = ["FORMAT_VERSION", "BandGroup", "Overview", "SceneMeta", "array_path", "check_version"]
 
-FORMAT_VERSION = 0
+FORMAT_VERSION = 1  # of scene description and manifest; tiles and codec configuration have their own
 MAX_SIDE = 2**31 - 1
 MAX_PIXELS = 2**45
 MAX_TILE = 1024
@@ -32,42 +34,6 @@ MAX_SHARDS = 400_000  # keeps the manifest below its own limit
 MAX_BANDS = 65_535
 GROUP_BANDS = 3
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class BandGroup:
-    """Bands that are coded together, as one array of the scene.
-
-    Parameters
-    ----------
-    name : str
-        ``g0``, ``g1``, ... in order.
-    bands : tuple of int
-        0-based band numbers in the order the network sees them, one to three.
-    mapping : tuple of BandMapping
-        Per band of the group, data units to the network's range.
-    fill : tuple of int, float or None
-        Per band of the group, the value of masked pixels (nodata, or what lay under the mask); None without any.
-    """
-
-    name: str
-    bands: tuple[int, ...]
-    mapping: tuple[BandMapping, ...]
-    fill: tuple[Number | None, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able; `from_dict` gives an equal group back."""
-        mapping = [band.to_dict() for band in self.mapping]
-        fill = [encode_number(value) for value in self.fill]
-        return {"name": self.name, "bands": list(self.bands), "mapping": mapping, "fill": fill}
-
-    @classmethod
-    def from_dict(cls, found: Any) -> BandGroup:
-        """Strict inverse of `to_dict`; ValueError says what is wrong."""
-        found = require_keys(found, {"name", "bands", "mapping", "fill"}, what="band group")
-        mapping, fill = _list(found["mapping"], "mapping"), _list(found["fill"], "fill")
-        bands = tuple(_integer(band, "band") for band in _list(found["bands"], "bands"))
-        return cls(found["name"], bands, tuple(map(BandMapping.from_dict, mapping)), tuple(map(decode_number, fill)))
 
 
 @dataclass(frozen=True)
@@ -101,6 +67,8 @@ class SceneMeta:
         What wrote the scene.
     source : mapping of str to str, int or None
         Where the pixels came from, for people: name, size of the file and the like.
+    overviews : tuple of Overview
+        Pyramid levels 1, 2, ...: coarser and coarser copies of the whole scene.
 
     Raises
     ------
@@ -122,6 +90,7 @@ class SceneMeta:
     mask: bool = False
     software: str = "ltchm_geo"
     source: Mapping[str, str | int | None] = field(default_factory=dict)
+    overviews: tuple[Overview, ...] = ()
 
     def __post_init__(self) -> None:
         _check_sizes(self)
@@ -130,8 +99,36 @@ class SceneMeta:
 
     @property
     def grid(self) -> TileGrid:
-        """The tiles and shards of the scene."""
+        """The tiles and shards of the scene at full resolution."""
         return TileGrid(self.shape, self.tile, self.shard)
+
+    @property
+    def pyramid(self) -> range:
+        """Numbers of the pyramid levels: 0 for full resolution, then one per overview."""
+        return range(1 + len(self.overviews))
+
+    def pyramid_factor(self, level: int) -> int:
+        """Pixels of the scene per pixel of a pyramid level, along each side. UsageError when there is no such level."""
+        if level not in self.pyramid:
+            has = f"overview levels 1 to {len(self.overviews)}" if self.overviews else "no overviews"
+            raise UsageError(f"there is no pyramid level {level}: the scene has {has}; 0 is full resolution")
+        return self.overviews[level - 1].factor if level else 1
+
+    def pyramid_shape(self, level: int) -> Shape2d:
+        """Rows and columns of a pyramid level."""
+        return reduced(self.shape, self.pyramid_factor(level))
+
+    def pyramid_grid(self, level: int) -> TileGrid:
+        """Tiles and shards of a pyramid level."""
+        return TileGrid(self.pyramid_shape(level), self.tile, self.shard)
+
+    def pyramid_georef(self, level: int) -> Georef:
+        """Where the pixels of a pyramid level lie."""
+        return self.georef.scaled(self.pyramid_factor(level))
+
+    def pyramid_quality(self, level: int) -> int:
+        """Quality level 0..112 a pyramid level was made with."""
+        return self.overviews[level - 1].level if level else self.level
 
     @property
     def planes(self) -> tuple[str, ...]:
@@ -164,9 +161,14 @@ class SceneMeta:
         """Bytes no tile of the array may exceed: twice its pixels, and some room for small tiles."""
         return 2 * int(np.prod(self.tile_shape(array))) * self.array_dtype(array).itemsize + 65_536
 
-    def shard_key(self, array: str, shard: TileIndex) -> str:
+    def shard_key(self, array: str, shard: TileIndex, pyramid: int = 0) -> str:
         """Where the shard lies in the store (Zarr v3 default chunk keys)."""
-        return f"0/{array}/c/{'' if array in self.planes else '0/'}{shard.iy}/{shard.ix}"
+        return f"{pyramid}/{array}/c/{'' if array in self.planes else '0/'}{shard.iy}/{shard.ix}"
+
+    def shard_keys(self, pyramid: int) -> list[str]:
+        """Keys of all shards of a pyramid level."""
+        shards = self.pyramid_grid(pyramid).shard_indices
+        return [self.shard_key(array, shard, pyramid) for array in self.arrays for shard in shards]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` gives an equal description back."""
@@ -179,6 +181,7 @@ class SceneMeta:
             "georef": self.georef.to_dict(),
             "groups": [group.to_dict() for group in self.groups],
             "source": dict(self.source),
+            "overviews": [overview.to_dict() for overview in self.overviews],
         }
 
     @classmethod
@@ -189,33 +192,41 @@ class SceneMeta:
         ------
         UnsupportedVersionError, CorruptContainerError
         """
-        check_version(found, "scene")
+        version = check_version(found, "scene")
         try:
-            found = dict(require_keys(found, {"format", *(f.name for f in fields(cls))}, what="scene"))
+            keys = {"format", *(f.name for f in fields(cls))} - ({"overviews"} if version == 0 else set())
+            found = dict(require_keys(found, keys, what="scene"))
             del found["format"]
-            shape = [_integer(side, "shape") for side in _list(found["shape"], "shape")]
+            shape = [require_integer(side, "shape") for side in require_list(found["shape"], "shape")]
             if len(shape) != 2 or not isinstance(found["source"], dict):
                 raise ValueError("shape is not two numbers, or source is not an object")
             parsed = {
                 "shape": Shape2d(*shape),
-                "bands": tuple(map(BandInfo.from_dict, _list(found["bands"], "bands"))),
+                "bands": tuple(map(BandInfo.from_dict, require_list(found["bands"], "bands"))),
                 "georef": Georef.from_dict(found["georef"]),
-                "groups": tuple(map(BandGroup.from_dict, _list(found["groups"], "groups"))),
+                "groups": tuple(map(BandGroup.from_dict, require_list(found["groups"], "groups"))),
+                "overviews": tuple(map(Overview.from_dict, require_list(found.get("overviews", []), "overviews"))),
             }
             return cls(**{**found, **parsed})
         except ValueError as error:
             raise CorruptContainerError(f"scene description is damaged: {error}") from error
 
 
-def check_version(found: Any, what: str) -> None:
-    """Refuse a JSON object whose ``format`` is newer than this software, before looking at anything else in it."""
+def array_path(array: str, pyramid: int) -> str:
+    """What to call an array in messages: its name, and before that its pyramid level unless that is 0."""
+    return f"{pyramid}/{array}" if pyramid else array
+
+
+def check_version(found: Any, what: str, known: int = FORMAT_VERSION) -> int:
+    """The ``format`` of a JSON object; refuses one that is newer than `known` before anything else is looked at."""
     version = found.get("format") if isinstance(found, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 0:
         raise CorruptContainerError(f"{what}: format version {version!r} makes no sense")
-    if version > FORMAT_VERSION:
+    if version > known:
         raise UnsupportedVersionError(
-            f"{what} is in format {version}, this software reads up to {FORMAT_VERSION}: update ltchm_geo"
+            f"{what} is in format {version}, this software reads up to {known}: update ltchm_geo"
         )
+    return version
 
 
 # --- checks ----------------------------------------------------------------------------------------------------------
@@ -230,10 +241,12 @@ def _check_sizes(meta: SceneMeta) -> None:
         ("shard", meta.shard, 1, MAX_SHARD),
         ("level", meta.level, 0, MAX_LEVEL),
     ):
-        if not low <= _integer(value, name) <= high:
+        if not low <= require_integer(value, name) <= high:
             raise UsageError(f"{name} {value} is outside {low}..{high}")
-    shards = meta.grid.shards  # TileGrid checks that the tile side is a multiple of 64
-    if (count := shards.y * shards.x * len(meta.arrays)) > MAX_SHARDS:
+    check_overviews(meta.shape, meta.overviews)
+    # TileGrid checks that the tile side is a multiple of 64
+    shards = sum(math.prod(meta.pyramid_grid(level).shards) for level in meta.pyramid)
+    if (count := shards * len(meta.arrays)) > MAX_SHARDS:
         raise UsageError(f"{count} shards are more than the {MAX_SHARDS} a scene may have; choose larger shards")
 
 
@@ -242,7 +255,7 @@ def _check_bands(meta: SceneMeta) -> None:
         raise UsageError(f"data type {meta.dtype!r} is not one of {', '.join(PIXEL_DTYPES)}, or bands differ in theirs")
     if not 1 <= len(meta.bands) <= MAX_BANDS:
         raise UsageError(f"{len(meta.bands)} bands are outside 1..{MAX_BANDS}")
-    if meta.alpha is not None and not 0 <= _integer(meta.alpha, "alpha") < len(meta.bands):
+    if meta.alpha is not None and not 0 <= require_integer(meta.alpha, "alpha") < len(meta.bands):
         raise UsageError(f"alpha band {meta.alpha} does not exist")
     if not isinstance(meta.mask, bool):
         raise UsageError(f"mask is {meta.mask!r}, not true or false")
@@ -264,15 +277,3 @@ def _check_weights(meta: SceneMeta) -> None:
     for key, value in meta.source.items():
         if not isinstance(key, str) or not isinstance(value, str | int | None):
             raise UsageError(f"source {key!r} is neither a string nor a whole number")
-
-
-def _list(value: Any, what: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"{what} is not a list")
-    return value
-
-
-def _integer(value: Any, what: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise UsageError(f"{what} {value!r} is not a whole number")
-    return value

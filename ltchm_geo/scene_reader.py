@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,8 +26,16 @@ from .errors import (
     NotAContainerError,
     UsageError,
 )
-from .manifest import MANIFEST_KEY, MAX_JSON, MAX_MANIFEST, Manifest, Record
-from .scene_meta import SceneMeta
+from .manifest import (
+    MANIFEST_KEY,
+    MAX_JSON,
+    MAX_MANIFEST,
+    MAX_PREVIEW,
+    PREVIEW_KEY,
+    Manifest,
+    Record,
+)
+from .scene_meta import SceneMeta, array_path
 from .shards import ShardIndex, check_chunk, index_size
 from .tiles import TileGrid
 from .types import PixelBox, TileIndex
@@ -40,7 +49,10 @@ _PIECE = 1 << 23
 
 @dataclass(frozen=True)
 class Problem:
-    """Something `ContainerReader.verify` found. `array` and `tile` say which tile; None when it is not in a tile."""
+    """Something `ContainerReader.verify` found.
+
+    `array` (of an overview with its pyramid level, as in ``1/g0``) and `tile` say which tile; None when it is in none.
+    """
 
     key: str
     message: str
@@ -59,6 +71,9 @@ class ContainerReader:
     ----------
     meta : SceneMeta
     grid : TileGrid
+        That of full resolution.
+    grids : tuple of TileGrid
+        Those of all pyramid levels.
     manifest : Manifest
 
     Raises
@@ -84,7 +99,8 @@ class ContainerReader:
             if MANIFEST_KEY not in self._store:
                 raise IncompleteContainerError("the scene was not finished, its manifest is missing: compress it again")
             self.manifest = Manifest.unpack(self._document(MANIFEST_KEY, MAX_MANIFEST))
-            self.grid: TileGrid = self.meta.grid
+            self.grids: tuple[TileGrid, ...] = tuple(self.meta.pyramid_grid(level) for level in self.meta.pyramid)
+            self.grid = self.grids[0]
             self._check_manifest(root)
         except ContainerError as error:
             raise type(error)(f"{self.path}: {error}") from error
@@ -101,14 +117,14 @@ class ContainerReader:
     def _check_manifest(self, root: bytes) -> None:
         if self.manifest.files.get(_ROOT) != Record.of(root):
             raise CorruptContainerError("the scene's description is not the one its manifest names")
-        expected = {
-            self.meta.shard_key(array, shard) for array in self.meta.arrays for shard in self.grid.shard_indices
-        }
+        expected = {key for level in self.meta.pyramid for key in self.meta.shard_keys(level)}
         if expected != self.manifest.shards.keys():
             raise CorruptContainerError("the manifest does not list exactly the shards the scene must have")
         for key, record in self.manifest.files.items():
             if key.endswith(".json") and record.size > MAX_JSON:
                 raise CorruptContainerError(f"{key} has {record.size} bytes, more than the {MAX_JSON} allowed")
+        if (preview := self.manifest.files.get(PREVIEW_KEY)) is not None and preview.size > MAX_PREVIEW:
+            raise CorruptContainerError(f"the preview has {preview.size} bytes, more than the {MAX_PREVIEW} allowed")
         keys = self._store.keys()
         if keys is None:
             return  # a folder: sizes are checked as its files are read
@@ -126,39 +142,42 @@ class ContainerReader:
 
     # --- tiles -------------------------------------------------------------------------------------------------------
 
-    def tile_payload(self, array: str, tile: TileIndex) -> bytes:
-        """The bytes of one tile, its checksum verified.
+    def tile_payload(self, array: str, tile: TileIndex, pyramid: int = 0) -> bytes:
+        """The bytes of one tile of a pyramid level, its checksum verified.
 
         Raises
         ------
         CorruptTileError
             Naming file, array and tile; other tiles are not affected.
         """
-        stored = self._tile(array, tile)
+        stored = self._tile(array, tile, pyramid)
         if stored is None:
-            raise self._tile_error(array, tile, "the tile is missing")
+            raise self._tile_error(array_path(array, pyramid), tile, "the tile is missing")
         return stored
 
-    def shard_payloads(self, array: str, shard: TileIndex) -> dict[TileIndex, bytes | CorruptTileError]:
+    def shard_payloads(
+        self, array: str, shard: TileIndex, pyramid: int = 0
+    ) -> dict[TileIndex, bytes | CorruptTileError]:
         """All tiles of a shard, row by row; a damaged one gives its error in its place."""
         payloads: dict[TileIndex, bytes | CorruptTileError] = {}
-        for tile in self.grid.tiles_in_shard(shard):
+        for tile in self.grids[pyramid].tiles_in_shard(shard):
             try:
-                payloads[tile] = self.tile_payload(array, tile)
+                payloads[tile] = self.tile_payload(array, tile, pyramid)
             except CorruptTileError as error:
                 payloads[tile] = error
         return payloads
 
-    def _tile(self, array: str, tile: TileIndex) -> bytes | None:
+    def _tile(self, array: str, tile: TileIndex, pyramid: int) -> bytes | None:
         """The checked bytes of one tile, or None when its slot is empty."""
         if array not in self.meta.arrays:
             raise UsageError(f"{self.path} has no array {array!r}, only {', '.join(self.meta.arrays)}")
-        key = self.meta.shard_key(array, self.grid.shard_of(tile))
+        grid = self.grids[pyramid]
+        key = self.meta.shard_key(array, grid.shard_of(tile), pyramid)
         try:
-            found = self._index(array, key)[self.grid.slot(tile)]
+            found = self._index(array, key)[grid.slot(tile)]
             return None if found is None else check_chunk(self._store.read(key, *found))
         except (CorruptTileError, CorruptContainerError) as error:
-            raise self._tile_error(array, tile, str(error)) from error
+            raise self._tile_error(array_path(array, pyramid), tile, str(error)) from error
 
     def _index(self, array: str, key: str) -> ShardIndex:
         with self._lock:
@@ -182,8 +201,8 @@ class ContainerReader:
 
     # --- exact planes ------------------------------------------------------------------------------------------------
 
-    def plane(self, name: str, box: PixelBox) -> NDArray[Any]:
-        """A rectangle of ``alpha`` (the scene's type) or ``mask`` (bool, True = valid).
+    def plane(self, name: str, box: PixelBox, pyramid: int = 0) -> NDArray[Any]:
+        """A rectangle of ``alpha`` (the scene's type) or ``mask`` (bool, True = valid) of a pyramid level.
 
         Raises
         ------
@@ -192,27 +211,28 @@ class ContainerReader:
         """
         if name not in self.meta.planes:
             raise UsageError(f"{self.path} has no plane {name!r}")
-        if box.intersection(PixelBox(0, 0, *self.meta.shape)) != box:
-            raise UsageError(f"{tuple(box)} is not inside a scene of {tuple(self.meta.shape)} pixels")
+        grid = self.grids[pyramid]
+        if box.intersection(PixelBox(0, 0, *grid.scene)) != box:
+            raise UsageError(f"{tuple(box)} is not inside a scene of {tuple(grid.scene)} pixels")
         out = np.zeros((box.height, box.width), self.meta.array_dtype(name))
-        for tile in self.grid.covering(box):
-            whole = self.grid.tile_box(tile)
+        for tile in grid.covering(box):
+            whole = grid.tile_box(tile)
             common = whole.intersection(box)
-            stored = self._tile(name, tile)
+            stored = self._tile(name, tile, pyramid)
             if common is not None and stored is not None:  # zarr leaves tiles of nothing but zeros out
-                pixels = self._decode_plane(name, tile, stored)
+                pixels = self._decode_plane(name, tile, stored, pyramid)
                 out[common.relative_to(box).slices] = pixels[common.relative_to(whole).slices]
         return out
 
-    def _decode_plane(self, name: str, tile: TileIndex, stored: bytes) -> NDArray[Any]:
+    def _decode_plane(self, name: str, tile: TileIndex, stored: bytes, pyramid: int) -> NDArray[Any]:
         dtype, shape = self.meta.array_dtype(name), self.meta.tile_shape(name)
         size = math.prod(shape) * dtype.itemsize
         try:
             raw = inflate(stored, size, GZIP)
         except CorruptTileError as error:
-            raise self._tile_error(name, tile, str(error)) from error
+            raise self._tile_error(array_path(name, pyramid), tile, str(error)) from error
         if len(raw) != size:
-            raise self._tile_error(name, tile, f"it holds {len(raw)} bytes of pixels, not {size}")
+            raise self._tile_error(array_path(name, pyramid), tile, f"it holds {len(raw)} bytes of pixels, not {size}")
         if dtype == np.bool_:
             return np.frombuffer(raw, np.uint8).reshape(shape).astype(bool)
         return np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape)
@@ -229,11 +249,12 @@ class ContainerReader:
         problems: list[Problem] = []
         for key, record in self.manifest.files.items():
             problems += self._verify_key(key, record, progress)
-        for array in self.meta.arrays:
-            for shard in self.grid.shard_indices:
-                key = self.meta.shard_key(array, shard)
-                found = self._verify_key(key, self.manifest.shards[key], progress)
-                problems += self._verify_tiles(array, shard, key) or found
+        for level in self.meta.pyramid:
+            for array in self.meta.arrays:
+                for shard in self.grids[level].shard_indices:
+                    key = self.meta.shard_key(array, shard, level)
+                    found = self._verify_key(key, self.manifest.shards[key], progress)
+                    problems += self._verify_tiles(array, shard, level) or found
         return problems
 
     def _verify_key(self, key: str, record: Record, progress: Callable[[int], None] | None) -> list[Problem]:
@@ -251,28 +272,54 @@ class ContainerReader:
             return [Problem(key, str(error))]
         return [] if digest.hexdigest() == record.sha256 else [Problem(key, "its SHA-256 is not its manifest's")]
 
-    def _verify_tiles(self, array: str, shard: TileIndex, key: str) -> list[Problem]:
-        problems = []
-        for tile in self.grid.tiles_in_shard(shard):
+    def _verify_tiles(self, array: str, shard: TileIndex, pyramid: int) -> list[Problem]:
+        problems, path, key = [], array_path(array, pyramid), self.meta.shard_key(array, shard, pyramid)
+        for tile in self.grids[pyramid].tiles_in_shard(shard):
             try:
-                if self._tile(array, tile) is None and array not in self.meta.planes:
-                    raise self._tile_error(array, tile, "the tile is missing")
+                if self._tile(array, tile, pyramid) is None and array not in self.meta.planes:
+                    raise self._tile_error(path, tile, "the tile is missing")
             except CorruptTileError as error:
-                problems.append(Problem(key, str(error), array, tile))
+                problems.append(Problem(key, str(error), path, tile))
         return problems
 
     def sizes(self) -> dict[str, int]:
-        """Bytes on disk: per array, of the ``metadata``, of the ``container`` around them, and in ``total``."""
-        records, key = self.manifest.shards, self.meta.shard_key
-        sizes = {array: sum(records[key(array, s)].size for s in self.grid.shard_indices) for array in self.meta.arrays}
-        metadata = sum(self._store.stored_size(key) for key in (*self.manifest.files, MANIFEST_KEY))
-        inside = sum(sizes.values()) + metadata
+        """Bytes on disk: per array at full resolution, of all ``overviews``, of the ``preview``, of the ``metadata``.
+
+        And of the ``container`` around all that, and in ``total``. The scene may have no overviews and no preview.
+        """
+        records, shards = self.manifest.shards, self.grid.shard_indices
+        sizes = {a: sum(records[self.meta.shard_key(a, s)].size for s in shards) for a in self.meta.arrays}
+        if self.meta.overviews:
+            sizes["overviews"] = sum(self.pyramid_size(level) for level in self.meta.pyramid if level)
+        files = {key: self._store.stored_size(key) for key in (*self.manifest.files, MANIFEST_KEY)}
+        if PREVIEW_KEY in files:
+            sizes["preview"] = files.pop(PREVIEW_KEY)
+        sizes["metadata"] = sum(files.values())
+        inside = sum(sizes.values())
         total = self._store.total_size() or inside
-        return {**sizes, "metadata": metadata, "container": total - inside, "total": total}
+        return {**sizes, "container": total - inside, "total": total}
+
+    def pyramid_size(self, level: int) -> int:
+        """Bytes of all shards of a pyramid level."""
+        return sum(self.manifest.shards[key].size for key in self.meta.shard_keys(level))
+
+    def preview(self) -> bytes | None:
+        """The stored quick-look, a JPEG file, or None. Its checksum is verified, what is in it is not."""
+        record = self.manifest.files.get(PREVIEW_KEY)
+        if record is None:
+            return None
+        data = self._document(PREVIEW_KEY, MAX_PREVIEW)
+        if Record.of(data) != record:
+            raise CorruptContainerError(f"{self.path}: the preview is not the one its manifest names")
+        return data
 
     def close(self) -> None:
         """Close the file."""
         self._store.close()
+
+    def close_when_forgotten(self) -> None:
+        """Close the file when nothing refers to this reader any more, for those whom nobody is sure to close."""
+        weakref.finalize(self, self._store.close)
 
     def __enter__(self) -> Self:
         return self

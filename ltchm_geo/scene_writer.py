@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ._documents import make_documents
 from ._sink import is_folder, open_sink
 from .errors import UsageError
-from .manifest import MANIFEST_KEY, MAX_JSON, Manifest, Record
+from .manifest import MANIFEST_KEY, MAX_JSON, MAX_PREVIEW, PREVIEW_KEY, Manifest, Record
 from .scene_meta import SceneMeta
 from .shards import pack_shard
 from .tiles import pad_tile
@@ -64,7 +64,7 @@ class ContainerWriter:
             raise
         self._files = {key: Record.of(data) for key, data in documents.items()}
 
-    def put_shard(self, array: str, shard: TileIndex, chunks: Mapping[int, bytes]) -> None:
+    def put_shard(self, array: str, shard: TileIndex, chunks: Mapping[int, bytes], pyramid: int = 0) -> None:
         """Store the tiles of one shard of a band group.
 
         Parameters
@@ -72,19 +72,22 @@ class ContainerWriter:
         array : str
             Name of the group, ``g0``, ``g1``, ...
         shard : TileIndex
-            Position in `grid.shards`.
+            Position in the shards of the pyramid level's grid.
         chunks : slot -> payload
-            Exactly the slots of `grid.tiles_in_shard(shard)`; see `TileGrid.slot`.
+            Exactly the slots of the grid's `tiles_in_shard(shard)`; see `TileGrid.slot`.
+        pyramid : int
+            Pyramid level; 0 is full resolution.
         """
         if array not in self.meta.arrays:
             raise UsageError(f"the scene has no array {array!r}, only {', '.join(self.meta.arrays)}")
-        expected = {self.grid.slot(tile) for tile in self.grid.tiles_in_shard(shard)}
+        grid = self.meta.pyramid_grid(pyramid)
+        expected = {grid.slot(tile) for tile in grid.tiles_in_shard(shard)}
         if chunks.keys() != expected:
             raise UsageError(f"shard {tuple(shard)} of {array} needs slots {sorted(expected)}, got {sorted(chunks)}")
         limit = self.meta.payload_limit(array)
         if largest := max((len(chunk) for chunk in chunks.values() if len(chunk) > limit), default=0):
             raise UsageError(f"a tile of {array} takes {largest} bytes, more than the {limit} allowed")
-        key = self.meta.shard_key(array, shard)
+        key = self.meta.shard_key(array, shard, pyramid)
         data = pack_shard(chunks, self.meta.shard**2)
         record = Record.of(data)
         with self._lock:
@@ -93,29 +96,39 @@ class ContainerWriter:
             self._records[key] = record
         self._sink.put(key, data)
 
-    def put_plane_shard(self, plane: str, shard: TileIndex, pixels: NDArray[Any]) -> None:
+    def put_plane_shard(self, plane: str, shard: TileIndex, pixels: NDArray[Any], pyramid: int = 0) -> None:
         """Store one shard of ``alpha`` or ``mask`` exactly.
 
         Parameters
         ----------
         pixels : (h, w) array
-            The pixels of `grid.shard_box(shard)` (clipped to the scene), in the scene's type, or bool for the mask.
+            The pixels of the grid's `shard_box(shard)` (clipped to the scene), in the scene's type, or bool for the
+            mask.
+        pyramid : int
+            Pyramid level; 0 is full resolution.
         """
         if plane not in self.meta.planes:
             raise UsageError(f"the scene has no plane {plane!r}")
-        box, dtype = self.grid.shard_box(shard), self.meta.array_dtype(plane)
+        grid, dtype = self.meta.pyramid_grid(pyramid), self.meta.array_dtype(plane)
+        box = grid.shard_box(shard)
         if pixels.shape != (box.height, box.width) or pixels.dtype != dtype:
             raise UsageError(f"{plane} {tuple(shard)} is {pixels.dtype} {pixels.shape}, not {dtype} {box[2:]}")
         chunks = {}
-        for tile in self.grid.tiles_in_shard(shard):
-            rows, columns = self.grid.tile_box(tile).relative_to(box).slices
-            chunks[self.grid.slot(tile)] = _encode_plane(pad_tile(pixels[None, rows, columns], self.meta.tile))
-        self.put_shard(plane, shard, chunks)
+        for tile in grid.tiles_in_shard(shard):
+            rows, columns = grid.tile_box(tile).relative_to(box).slices
+            chunks[grid.slot(tile)] = encode_plane(pad_tile(pixels[None, rows, columns], self.meta.tile))
+        self.put_shard(plane, shard, chunks, pyramid)
+
+    def put_preview(self, data: bytes) -> None:
+        """Store the quick-look, a JPEG file."""
+        if len(data) > MAX_PREVIEW:
+            raise UsageError(f"a preview of {len(data)} bytes is larger than the {MAX_PREVIEW} allowed")
+        self._sink.put(PREVIEW_KEY, data)
+        self._files[PREVIEW_KEY] = Record.of(data)
 
     def finish(self) -> None:
         """Write the manifest and give the scene its final name. UsageError when shards are missing."""
-        shards = self.grid.shards
-        expected = len(self.meta.arrays) * shards.y * shards.x
+        expected = sum(len(self.meta.shard_keys(level)) for level in self.meta.pyramid)
         if len(self._records) != expected:
             raise UsageError(f"{expected - len(self._records)} of {expected} shards were not stored")
         self._sink.put(MANIFEST_KEY, Manifest(self._records, self._files).pack())
@@ -130,7 +143,7 @@ class ContainerWriter:
         self._sink.abort()
 
 
-def _encode_plane(tile: NDArray[Any]) -> bytes:
+def encode_plane(tile: NDArray[Any]) -> bytes:
     """One tile as Zarr's codecs ``bytes`` (little-endian) and ``gzip`` store it, without a time stamp."""
     raw = np.ascontiguousarray(tile, tile.dtype.newbyteorder("<")).tobytes()
     stream = zlib.compressobj(6, wbits=31)

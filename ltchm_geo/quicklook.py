@@ -1,0 +1,184 @@
+"""Quick-looks: a small ordinary picture of a scene, stored in it or made of its coarsest level that is large enough."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .container import ContainerReader, SceneMeta
+from .errors import CorruptContainerError, UsageError
+from .georef_rasterio import quiet_open
+from .masks import valid_pixels
+from .overviews import PixelSource, average, average_mask
+from .picture import Stretch, display_bands
+from .pyramid import MAX_STEP, PREVIEW_SIDE, preview_factor, reduced
+from .types import PixelBox, Shape2d
+
+if TYPE_CHECKING:
+    from .schedule import Progress
+
+__all__ = ["MAX_SIDE", "encode_picture", "make_preview", "preview"]
+
+MAX_SIDE = 8192
+_JPEG_QUALITY = 75
+
+Picture = NDArray[np.uint8]
+
+
+def preview(
+    src: str | os.PathLike[str],
+    size: int = PREVIEW_SIDE,
+    *,
+    level: int | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Picture:
+    """A small picture of a compressed scene.
+
+    The one stored in the scene, if it is large enough and no level is asked for; it takes no network. Otherwise one is
+    decoded from the coarsest level that is large enough.
+
+    Parameters
+    ----------
+    src : path of a ``.ltchm`` file or a ``.zarr`` folder
+    size : int
+        Length of the longer side in pixels, 1 to 8192; less where the scene itself is smaller.
+    level : int, optional
+        Pyramid level to make it of; 0 is full resolution.
+    device : str
+        Where to decode.
+    progress : callable, optional
+        Called with (blocks done, blocks in all) while decoding.
+
+    Returns
+    -------
+    (h, w, 3) uint8: red, green and blue by the bands' colours, else the first three, else the first as grey. What is
+    not uint8 is stretched from its 2nd to its 98th percentile. Pixels without data are white.
+
+    Raises
+    ------
+    ContainerError, WeightsError, DeviceError, UsageError
+    """
+    if not 1 <= size <= MAX_SIDE:
+        raise UsageError(f"the size of a preview must be from 1 to {MAX_SIDE} pixels, not {size}")
+    with ContainerReader(src) as reader:
+        stored = reader.preview() if level is None else None
+        if stored is not None:
+            picture = _decode_jpeg(stored, reader)
+            if max(picture.shape) >= min(size, max(reader.meta.shape)):
+                return _to_image(_fit(picture, size, reader.meta.shape))
+        chosen = _coarsest(reader.meta, size) if level is None else level
+        picture = _render_level(reader, chosen, size, device, progress)
+        return _to_image(_fit(picture, size, reader.meta.shape))
+
+
+def make_preview(source: PixelSource, shape: Shape2d, meta: SceneMeta) -> bytes:
+    """The JPEG file to store in a scene, from a level of `shape` pixels. It is read whole: make it a small one."""
+    box, bands = PixelBox(0, 0, *shape), _shown(meta)
+    pixels = source.read(box, bands)
+    valid = valid_pixels(pixels, [meta.bands[band].nodata for band in bands], source.read_mask(box))
+    return encode_picture(_fit(_render(pixels, valid), PREVIEW_SIDE, meta.shape)[: len(bands)], "JPEG")
+
+
+def encode_picture(picture: Picture, driver: str) -> bytes:
+    """A picture (1 or 3, h, w) as the bytes of a "JPEG" or "PNG" file."""
+    from rasterio.io import MemoryFile
+
+    options = {"quality": _JPEG_QUALITY} if driver == "JPEG" else {}
+    with MemoryFile() as file:
+        _write(file.name, picture, driver, options)
+        return bytes(file.read())
+
+
+# --- from the scene --------------------------------------------------------------------------------------------------
+
+
+def _shown(meta: SceneMeta) -> list[int]:
+    return list(display_bands([band.colorinterp for band in meta.bands], meta.alpha))
+
+
+def _coarsest(meta: SceneMeta, size: int) -> int:
+    """The coarsest level of at least that many pixels; full resolution where none has."""
+    return max((level for level in meta.pyramid if max(meta.pyramid_shape(level)) >= size), default=0)
+
+
+def _render_level(
+    reader: ContainerReader, level: int, size: int, device: str, progress: Progress | None
+) -> NDArray[np.uint8]:
+    """A level as a picture of at least `size` pixels, decoded and averaged shard by shard."""
+    from .scene_decoder import SceneDecoder
+    from .schedule import Ticker
+
+    meta, bands = reader.meta, _shown(reader.meta)
+    shape, decoder = meta.pyramid_shape(level), SceneDecoder(reader, device)
+    factor = min(MAX_STEP, preview_factor(shape, size))
+    pixels = np.empty((len(bands), *reduced(shape, factor)), meta.dtype)
+    valid = np.empty(pixels.shape, bool)
+    nodata = [meta.bands[band].nodata for band in bands]
+    grid = reader.grids[level]
+    ticker = Ticker(len(grid.shard_indices), progress)
+    for shard in grid.shard_indices:
+        box = grid.shard_box(shard)
+        found = decoder.read(box, bands, level)
+        known = valid_pixels(found, nodata, decoder.read_mask(box, level))
+        part = reduced(Shape2d(box.height, box.width), factor)
+        rows, columns = PixelBox(box.y0 // factor, box.x0 // factor, *part).slices
+        pixels[:, rows, columns] = average(found, known, factor, nodata, nodata)
+        valid[:, rows, columns] = [average_mask(plane, factor) for plane in known]
+        ticker.add(1)
+    return _render(pixels, valid)
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def _render(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> Picture:
+    """(3, h, w); white where any of the bands has no data."""
+    known: NDArray[np.bool_] = np.logical_and.reduce(valid)
+    return Stretch.of(pixels, known).apply(pixels, known)
+
+
+def _fit(picture: Picture, size: int, scene: Shape2d) -> Picture:
+    """Shrink to `size` pixels along the longer side, in the scene's proportions; a smaller picture stays as it is."""
+    from rasterio.enums import Resampling
+    from rasterio.io import MemoryFile
+
+    count, height, width = picture.shape
+    if max(height, width) <= size:
+        return picture
+    shape = [max(1, round(side * size / max(scene))) for side in scene]
+    with MemoryFile() as file:
+        _write(file.name, picture, "GTiff", {})
+        with quiet_open(file.name) as dataset:
+            small: Picture = dataset.read(out_shape=(count, *shape), resampling=Resampling.average)
+            return small
+
+
+def _decode_jpeg(data: bytes, reader: ContainerReader) -> Picture:
+    """(3, h, w) of the stored preview, which may claim anything: its size is looked at before it is decoded."""
+    from rasterio.errors import RasterioError
+    from rasterio.io import MemoryFile
+
+    try:
+        with MemoryFile(data) as file, quiet_open(file.name, driver="JPEG") as dataset:
+            if max(dataset.shape) > PREVIEW_SIDE or dataset.count not in (1, 3) or dataset.dtypes[0] != "uint8":
+                raise CorruptContainerError(
+                    f"{reader.path}: the preview is no picture of up to {PREVIEW_SIDE} pixels in grey or RGB"
+                )
+            picture: Picture = dataset.read()
+    except RasterioError as error:
+        raise CorruptContainerError(f"{reader.path}: the preview is not a JPEG file, or it is damaged") from error
+    return np.broadcast_to(picture, (3, *picture.shape[1:]))
+
+
+def _to_image(picture: Picture) -> Picture:
+    return np.ascontiguousarray(np.moveaxis(picture, 0, -1))
+
+
+def _write(name: str, picture: Picture, driver: str, options: dict[str, Any]) -> None:
+    count, height, width = picture.shape
+    with quiet_open(name, "w", driver=driver, height=height, width=width, count=count, dtype="uint8", **options) as out:
+        out.write(picture)
