@@ -1,5 +1,8 @@
 """Stage 7, for zarr: the array-to-bytes codec ``ltchm_geo.ltchm``, so that zarr and xarray read a scene on their own.
 
+zarr asks for tiles one by one, as many at a time as its setting ``async.concurrency`` says (10 per shard); those asked
+for side by side are decoded as one batch.
+
 The codec only decodes. A Zarr store writes part of a tile by decoding, changing and re-encoding it, which with a lossy
 codec costs quality at every write and nobody sees it; scenes are therefore written by `compress_raster` alone.
 """
@@ -12,10 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from zarr.abc.codec import ArrayBytesCodec
 from zarr.core.common import parse_named_configuration
 
 from ._json import decode_number, encode_number, require_keys
+from ._microbatch import MicroBatcher
 from .errors import CorruptContainerError, UsageError
 from .scene_meta import check_version
 
@@ -27,6 +32,11 @@ if TYPE_CHECKING:
 __all__ = ["CODEC_NAME", "LtchmCodec"]
 
 CODEC_NAME = "ltchm_geo.ltchm"
+
+_MAX_BATCH = 64
+_GATHER = 0.004  # seconds; tasks come within less, and a tile takes longer
+
+_Kind = tuple["LtchmCodec", tuple[int, ...], np.dtype[Any]]  # tiles that one call can decode
 
 _KEYS = {"format", "weights", "mapping", "fill", "nodata"}
 
@@ -57,7 +67,7 @@ class LtchmCodec(ArrayBytesCodec):
     @classmethod
     def from_configuration(cls, found: Any) -> LtchmCodec:
         """Strict; raises `CorruptContainerError` or `UnsupportedVersionError`."""
-        check_version(found, f"codec {CODEC_NAME}")
+        check_version(found, f"codec {CODEC_NAME}", known=0)
         try:
             found = require_keys(found, _KEYS, what="configuration")
             if not isinstance(found["weights"], str | None):
@@ -95,32 +105,17 @@ class LtchmCodec(ArrayBytesCodec):
         raise NotImplementedError("tiles have no fixed size")
 
     async def decode(self, chunks_and_specs: Iterable[tuple[Buffer | None, ArraySpec]]) -> Iterable[NDBuffer | None]:
-        """Decode all tiles of a batch together: zarr's `codec_pipeline.batch_size` says how many come at once."""
-        chunks = list(chunks_and_specs)
-        return await asyncio.to_thread(self._decode_batch, chunks)
+        """Decode tiles, together with those that other tasks ask for meanwhile."""
+        return await asyncio.gather(*(self._decode_optional(*chunk) for chunk in chunks_and_specs))
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        decoded = (await asyncio.to_thread(self._decode_batch, [(chunk_data, chunk_spec)]))[0]
-        if decoded is None:
-            raise TypeError("no tile to decode")
-        return decoded
+        shape, dtype = chunk_spec.shape, chunk_spec.dtype.to_native_dtype()
+        tile = await _BATCHER((self, shape, dtype), chunk_data.to_bytes())
+        pixels = np.ascontiguousarray(tile, dtype).reshape(shape)
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(pixels)
 
-    def _decode_batch(self, chunks: Sequence[tuple[Buffer | None, ArraySpec]]) -> list[NDBuffer | None]:
-        # Imported here: zarr loads this module to look at metadata, and that must not load torch.
-        from .codec import decode_for_zarr
-
-        present = [i for i, (data, _) in enumerate(chunks) if data is not None]
-        decoded: list[NDBuffer | None] = [None] * len(chunks)
-        if not present:
-            return decoded
-        payloads = [data.to_bytes() for data, _ in chunks if data is not None]
-        spec = chunks[present[0]][1]  # one codec belongs to one array, whose inner chunks all have one shape
-        dtype = spec.dtype.to_native_dtype()
-        tiles = decode_for_zarr(payloads, self.configuration, spec.shape, dtype)
-        for i, tile in zip(present, tiles, strict=True):
-            pixels = np.ascontiguousarray(tile, dtype).reshape(spec.shape)
-            decoded[i] = spec.prototype.nd_buffer.from_numpy_array(pixels)
-        return decoded
+    async def _decode_optional(self, chunk_data: Buffer | None, chunk_spec: ArraySpec) -> NDBuffer | None:
+        return None if chunk_data is None else await self._decode_single(chunk_data, chunk_spec)
 
     async def encode(self, chunks_and_specs: Iterable[tuple[NDBuffer | None, ArraySpec]]) -> Iterable[Buffer | None]:
         """Always refused, see the module's docstring."""
@@ -139,3 +134,14 @@ def _numbers(found: Any, what: str, count: int) -> tuple[float | str | None, ...
     if not isinstance(found, list | tuple) or len(found) != count:
         raise ValueError(f"{what} is not {count} numbers")
     return tuple(encode_number(decode_number(number)) for number in found)
+
+
+def _decode_batch(kind: _Kind, payloads: Sequence[bytes]) -> Sequence[NDArray[Any] | Exception]:
+    # Imported here: zarr loads this module to look at metadata, and that must not load torch.
+    from .codec import decode_for_zarr
+
+    codec, shape, dtype = kind
+    return decode_for_zarr(payloads, codec.configuration, shape, dtype)
+
+
+_BATCHER: MicroBatcher[bytes, NDArray[Any]] = MicroBatcher(_decode_batch, _MAX_BATCH, _GATHER)

@@ -1,0 +1,83 @@
+"""What can be compressed: the protocol that rasters on disk (`raster`) and xarray objects (`array_source`) fulfil."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .georef import BandInfo, Georef, Number
+from .types import PixelBox, Shape2d
+
+__all__ = ["MaskKind", "Source", "mask_kind"]
+
+MaskKind = Literal["none", "nodata", "alpha", "mask", "nan"]
+
+
+class Source(Protocol):
+    """A raster to compress. Reading is safe from any number of threads.
+
+    Attributes
+    ----------
+    name : str
+        Path or name, for messages.
+    shape : Shape2d
+    dtype : np.dtype
+        One of `PIXEL_DTYPES`; all bands share it.
+    bands : tuple of BandInfo
+    georef : Georef
+    alpha : int or None
+        0-based number of the alpha band.
+    mask_kind : "mask" (a mask band), "alpha", "nodata", "nan" (floats whose NaN are holes) or "none"
+        What marks holes in this raster; the first that applies. Nodata values may come on top of an alpha or mask band.
+    nbytes_file : int or None
+        Size of the raster's files on disk, side-car files included; None where there are none.
+    """
+
+    name: str
+    shape: Shape2d
+    dtype: np.dtype[Any]
+    bands: tuple[BandInfo, ...]
+    georef: Georef
+    alpha: int | None
+    mask_kind: MaskKind
+    nbytes_file: int | None
+
+    def read(self, box: PixelBox, bands: Sequence[int]) -> NDArray[Any]:
+        """Read pixels.
+
+        Parameters
+        ----------
+        box : PixelBox
+            Must lie inside the raster.
+        bands : 0-based band numbers
+
+        Returns
+        -------
+        (bands, box.height, box.width) array of the raster's own type.
+
+        Raises
+        ------
+        SourceReadError
+            If the file is damaged there.
+        """
+
+    def read_mask(self, box: PixelBox) -> NDArray[np.bool_] | None:
+        """What the alpha or mask band says: (box.height, box.width), True = valid; None where there is no such band.
+
+        Only alpha 0 is invalid: translucent pixels have colours worth keeping. Nodata is not looked at here.
+        """
+
+
+def mask_kind(dtype: np.dtype[Any], nodata: Number | None, *, alpha: bool, mask: bool) -> MaskKind:
+    """See `Source.mask_kind`; `alpha` and `mask` say whether there is such a band."""
+    if mask:
+        return "mask"
+    if alpha:
+        return "alpha"
+    if nodata is not None and not math.isnan(nodata):
+        return "nodata"
+    return "nan" if dtype.kind == "f" else "none"

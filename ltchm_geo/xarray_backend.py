@@ -1,0 +1,264 @@
+"""The xarray engine ``ltchm``: `xarray.open_dataset("scene.ltchm")` decodes what is looked at, and only that.
+
+xarray imports this module whenever it looks for an engine, for whatever file: nothing here may load torch or rasterio
+before a pixel is read.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from xarray.backends import BackendArray, BackendEntrypoint
+from xarray.core import indexing
+
+from . import xarray_accessor  # noqa: F401 - gives xarray objects their ``.ltchm``
+from ._documents import axis_attributes, coordinates, grid_mapping
+from ._recognise import is_scene
+from .container import ContainerReader, SceneMeta
+from .masks import representable
+from .types import PixelBox, TileIndex
+
+__all__ = ["SceneArray", "SceneBackend"]
+
+VARIABLE, MASK, REFERENCE = "band_data", "mask", "spatial_ref"
+
+
+class SceneBackend(BackendEntrypoint):
+    """Opens compressed scenes; see `open_dataset`."""
+
+    description = "Compressed scenes of ltchm_geo, decoded lazily (.ltchm, .zarr)"
+    url = "https://pypi.org/project/ltchm-geo"
+
+    def open_dataset(  # type: ignore[override]  # xarray's own engines add options, too
+        self,
+        filename_or_obj: str | os.PathLike[str],
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        mask_and_scale: bool = True,
+        decode_coords: bool | str = True,
+        level: int = 0,
+        device: str = "auto",
+    ) -> xr.Dataset:
+        """Open a compressed scene lazily; called by `xarray.open_dataset`.
+
+        Parameters
+        ----------
+        filename_or_obj : path
+            A ``.ltchm`` file or a ``.zarr`` folder.
+        drop_variables : names to leave out
+        mask_and_scale : bool
+            Make nodata NaN and apply scale and offset, as xarray does for all CF data. Bands whose scales differ are
+            not scaled, and a warning says so: CF knows one scale per variable. ``scales`` and ``offsets`` in the
+            attributes tell them.
+        decode_coords : True, False, "coordinates" or "all"
+            As in `xarray.open_dataset`.
+        level : int
+            Pyramid level: 0 is full resolution, 1 the first overview.
+        device : str
+            Where pixels are decoded, when they are.
+
+        Returns
+        -------
+        xarray.Dataset with the variable ``band_data`` (band, y, x) and, for scenes with a mask band, ``mask`` (y, x),
+        True where there is data. Coordinates: ``band`` (from 1), ``band_name`` and ``colorinterp`` along it where the
+        scene knows them, ``y`` and ``x`` (pixel centres, where the transform has no rotation), and ``spatial_ref``
+        (``crs_wkt`` and ``GeoTransform``, as rioxarray reads them). With ``chunks={}`` the chunks are the scene's
+        shards.
+
+        Raises
+        ------
+        ContainerError, UsageError
+        """
+        reader = ContainerReader(filename_or_obj)
+        reader.close_when_forgotten()  # few who open datasets close them
+        try:
+            dataset = _dataset(reader, level, device)
+            if mask_and_scale and "scales" in dataset[VARIABLE].attrs:
+                message = f"{reader.path}: bands differ in scale or offset, so they are not scaled; see the attributes"
+                warnings.warn(f"{message} scales and offsets", stacklevel=3)
+            # Times are not decoded: a band whose unit is "days" holds numbers.
+            decoded = xr.decode_cf(
+                dataset,
+                mask_and_scale=mask_and_scale,
+                decode_times=False,
+                decode_timedelta=False,
+                decode_coords=decode_coords,  # type: ignore[arg-type]
+                drop_variables=drop_variables,
+            )
+        except BaseException:
+            reader.close()
+            raise
+        decoded.set_close(reader.close)
+        decoded.encoding["source"] = os.path.abspath(reader.path)
+        return decoded
+
+    def guess_can_open(self, filename_or_obj: Any) -> bool:
+        """Whether this is a path with the suffix .ltchm, or of a .zarr folder or a ZIP file that holds a scene.
+
+        Folders named .zarr go to xarray's own engine first: name ``engine="ltchm"`` to open them here.
+        """
+        if not isinstance(filename_or_obj, str | os.PathLike):
+            return False
+        path = os.fspath(filename_or_obj)
+        suffix = PurePath(path).suffix.lower()
+        if "://" in path:
+            return False
+        return suffix == ".ltchm" or (suffix in (".zarr", ".zip") and is_scene(path))
+
+
+class SceneArray(BackendArray):
+    """Pixels of one pyramid level as xarray indexes them: (bands, y, x), or (1, y, x) of the mask. Thread-safe.
+
+    Decodes only the tiles that hold chosen pixels, however far apart these lie.
+
+    Parameters
+    ----------
+    reader : ContainerReader
+    level : int
+    device : str
+    plane : "mask" or None
+    """
+
+    def __init__(self, reader: ContainerReader, level: int, device: str, plane: str | None = None):
+        self._reader, self._level, self._device, self._plane = reader, level, device, plane
+        bands = len(reader.meta.bands) if plane is None else 1
+        self.shape = (bands, *reader.meta.pyramid_shape(level))
+        self.dtype = np.dtype(reader.meta.dtype) if plane is None else np.dtype(bool)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        if not isinstance(key, indexing.VectorizedIndexer):
+            return self._block(key.tuple)
+        if all(isinstance(part, np.ndarray) for part in key.tuple):
+            return self._points(*np.broadcast_arrays(*self._numbers(key.tuple)))
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._block)
+
+    def _numbers(self, key: Sequence[Any]) -> list[NDArray[np.intp]]:
+        return [np.arange(size)[part] for part, size in zip(key, self.shape, strict=True)]
+
+    def _block(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        """Whole numbers, slices and lists, each along its own axis."""
+        chosen = self._numbers(key)
+        bands, ys, xs = (np.atleast_1d(numbers) for numbers in chosen)
+        out = np.empty((len(bands), len(ys), len(xs)), self.dtype)
+        side = self._reader.meta.tile
+        for rows in _runs(ys, side):
+            for columns in _runs(xs, side):
+                box = _around(ys[rows], xs[columns])
+                pixels = self._read(box, bands.tolist())
+                out[:, rows[:, None], columns] = pixels[:, (ys[rows] - box.y0)[:, None], xs[columns] - box.x0]
+        return out[tuple(slice(None) if numbers.ndim else 0 for numbers in chosen)]
+
+    def _points(self, bands: NDArray[np.intp], ys: NDArray[np.intp], xs: NDArray[np.intp]) -> NDArray[Any]:
+        """One pixel for each element of three arrays of one shape."""
+        from .tile_cache import rectangles
+
+        out, side = np.empty(bands.shape, self.dtype), self._reader.meta.tile
+        wanted = np.unique(bands)
+        tiles = np.unique(np.stack([ys.ravel() // side, xs.ravel() // side]), axis=1)
+        for rectangle in rectangles([TileIndex(iy, ix) for iy, ix in tiles.T.tolist()]):
+            (top, left), (bottom, right) = rectangle[0], rectangle[-1]
+            inside = (ys // side >= top) & (ys // side <= bottom) & (xs // side >= left) & (xs // side <= right)
+            box = _around(ys[inside], xs[inside])
+            pixels = self._read(box, wanted.tolist())
+            out[inside] = pixels[np.searchsorted(wanted, bands[inside]), ys[inside] - box.y0, xs[inside] - box.x0]
+        return out
+
+    def _read(self, box: PixelBox, bands: list[int]) -> NDArray[Any]:
+        from .scene_decoder import SceneDecoder
+
+        decoder, meta = SceneDecoder(self._reader, self._device), self._reader.meta
+        out = np.empty((len(bands), box.height, box.width), self.dtype)
+        for part in _pieces(box, meta.tile * meta.shard):
+            if self._plane is None:
+                pixels = decoder.read(part, bands, self._level)
+            else:
+                pixels = decoder.read_plane(self._plane, part, self._level)[None]
+            out[(slice(None), *part.relative_to(box).slices)] = pixels
+        return out
+
+
+def _runs(numbers: NDArray[np.intp], side: int) -> list[NDArray[np.intp]]:
+    """Positions of the numbers, put together where their tiles are the same or neighbours."""
+    if not numbers.size:
+        return []
+    order = np.argsort(numbers, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(numbers[order] // side) > 1) + 1)
+
+
+def _around(ys: NDArray[np.intp], xs: NDArray[np.intp]) -> PixelBox:
+    y0, x0 = int(ys.min()), int(xs.min())
+    return PixelBox(y0, x0, int(ys.max()) + 1 - y0, int(xs.max()) + 1 - x0)
+
+
+def _pieces(box: PixelBox, side: int) -> Iterator[PixelBox]:
+    """The box cut along the shards: what decoding takes in memory must not grow with what is read at once."""
+    for y0 in range(box.y0 // side * side, box.y1, side):
+        for x0 in range(box.x0 // side * side, box.x1, side):
+            if (piece := PixelBox(y0, x0, side, side).intersection(box)) is not None:
+                yield piece
+
+
+# --- the dataset around the pixels -----------------------------------------------------------------------------------
+
+
+def _dataset(reader: ContainerReader, level: int, device: str) -> xr.Dataset:
+    """As the scene is, before xarray decodes CF attributes."""
+    meta = reader.meta
+    georef, side = meta.pyramid_georef(level), meta.tile * meta.shard
+    chunks = {"band": _band_chunks(meta), "y": side, "x": side}
+    array = indexing.LazilyIndexedArray(SceneArray(reader, level, device))
+    variables = {VARIABLE: xr.Variable(("band", "y", "x"), array, _attributes(meta), {"preferred_chunks": chunks})}
+    if meta.mask:
+        plane = indexing.LazilyIndexedArray(SceneArray(reader, level, device, "mask"))
+        attributes = {"grid_mapping": REFERENCE, "long_name": "where there is data"}
+        mask = xr.Variable(("band", "y", "x"), plane, attributes, {"preferred_chunks": {"y": side, "x": side}})
+        variables[MASK] = mask.isel(band=0)
+    axes = axis_attributes(georef)
+    found: dict[str, Any] = {"band": np.arange(1, len(meta.bands) + 1), **_band_coordinates(meta)}
+    found |= {name: (name, values, axes[name]) for name, values in coordinates(meta, level).items()}
+    found[REFERENCE] = ((), 0, grid_mapping(georef))
+    return xr.Dataset(variables, found, dict(georef.tags.get("", {})))
+
+
+def _band_chunks(meta: SceneMeta) -> tuple[int, ...]:
+    """One chunk per band group where groups follow file order, so that no group is decoded twice for a block."""
+    order = [band for group in meta.groups for band in sorted(group.bands)]
+    if meta.alpha is not None:
+        order.append(meta.alpha)
+    if order != list(range(len(meta.bands))):
+        return (len(meta.bands),)
+    return tuple(len(group.bands) for group in meta.groups) + ((1,) if meta.alpha is not None else ())
+
+
+def _attributes(meta: SceneMeta) -> dict[str, Any]:
+    found: dict[str, Any] = {"grid_mapping": REFERENCE}
+    dtype, nodata = np.dtype(meta.dtype), meta.bands[meta.groups[0].bands[0]].nodata
+    if nodata is not None and representable(nodata, dtype):  # another marks no pixel, and CF has no way to say it
+        found["_FillValue"] = dtype.type(nodata)
+    scalings = [(band.scale, band.offset) for band in meta.bands]
+    if len(set(scalings)) > 1:
+        found["scales"], found["offsets"] = map(list, zip(*scalings, strict=True))
+    elif scalings[0] != (1.0, 0.0):  # or integers would become floats for nothing
+        found["scale_factor"], found["add_offset"] = scalings[0]
+    units = {band.unit for band in meta.bands}
+    if len(units) == 1 and None not in units:
+        found["units"] = units.pop()
+    names = tuple(band.description or "" for band in meta.bands)
+    if any(names):
+        found["long_name"] = names if len(names) > 1 else names[0]
+    return found
+
+
+def _band_coordinates(meta: SceneMeta) -> dict[str, Any]:
+    """What goes along when bands are chosen or reordered; attributes do not."""
+    names = [band.description or "" for band in meta.bands]
+    colors = [band.colorinterp for band in meta.bands]
+    found = {"band_name": ("band", names)} if any(names) else {}
+    return found | ({"colorinterp": ("band", colors)} if set(colors) != {"undefined"} else {})
