@@ -1,0 +1,1 @@
+"""Processing algorithms: what compresses, restores, describes and opens."""

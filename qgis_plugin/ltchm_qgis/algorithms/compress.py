@@ -1,0 +1,136 @@
+"""`ltchm:compress`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qgis.core import (
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingFeedback,
+    QgsProcessingOutputNumber,
+    QgsProcessingParameterBoolean,
+    QgsProcessingParameterFileDestination,
+    QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterLayer,
+    QgsRasterLayer,
+)
+
+from ..settings import Settings
+from ..texts import figure, mean, psnr_text, size_text
+from ..translation import tr
+from .base import EngineAlgorithm, scene_filter
+
+__all__ = ["CompressAlgorithm", "SourceRefused", "source_name"]
+
+
+class SourceRefused(ValueError):
+    """A layer that cannot be compressed; the message says why and what to do."""
+
+
+def source_name(layer: QgsRasterLayer) -> str:
+    """What the engine's GDAL opens to read the layer.
+
+    Raises
+    ------
+    SourceRefused
+    """
+    if layer.customProperty("ltchm/source"):
+        raise SourceRefused(
+            tr("{layer} is a compressed scene already; compressing it again would only lose quality.").format(
+                layer=layer.name()
+            )
+        )
+    if layer.providerType() != "gdal":
+        raise SourceRefused(
+            tr("{layer} does not come from a file ({provider}). Export it as a GeoTIFF first.").format(
+                layer=layer.name(), provider=layer.providerType()
+            )
+        )
+    return layer.source().split("|")[0]
+
+
+class CompressAlgorithm(EngineAlgorithm):
+    """Compress a raster layer into one file."""
+
+    NAME = "compress"
+
+    def displayName(self) -> str:
+        """Title in the toolbox."""
+        return tr("Compress raster")
+
+    def shortHelpString(self) -> str:
+        """Help beside the dialog."""
+        return tr(
+            "Compresses a raster with a learned codec. CRS, transform, band names, nodata, masks and tags are kept "
+            "exactly, pixel values approximately: the higher the quality (1 to 100), the closer and the larger. "
+            "8 and 16 bit integers and floats, any number of bands.\n\n"
+            "Measuring decodes the result and reports the PSNR; it takes about as long as decompressing.\n\n"
+            "The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over bands, in dB) are numbers "
+            "for models."
+        )
+
+    def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
+        """Declare parameters and outputs."""
+        self.addParameter(QgsProcessingParameterRasterLayer("INPUT", tr("Raster layer")))
+        self.addParameter(
+            QgsProcessingParameterNumber(
+                "QUALITY",
+                tr("Quality (1 to 100)"),
+                QgsProcessingParameterNumber.Type.Integer,
+                Settings().quality,
+                minValue=1,
+                maxValue=100,
+            )
+        )
+        self.addParameter(QgsProcessingParameterBoolean("MEASURE", tr("Measure what was lost"), True))
+        self.add_device()
+        self.addParameter(QgsProcessingParameterFileDestination("OUTPUT", tr("Compressed scene"), scene_filter()))
+        self.addOutput(QgsProcessingOutputNumber("BYTES", tr("Size in bytes")))
+        self.addOutput(QgsProcessingOutputNumber("RATIO", tr("Compression ratio")))
+        self.addOutput(QgsProcessingOutputNumber("BPP", tr("Bits per pixel")))
+        self.addOutput(QgsProcessingOutputNumber("PSNR", tr("Mean PSNR in dB")))
+
+    def prepareAlgorithm(
+        self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
+    ) -> bool:
+        """Look the layer up, which only the main thread may do."""
+        layer = self.parameterAsRasterLayer(parameters, "INPUT", context)
+        if layer is None:
+            raise QgsProcessingException(self.invalidRasterError(parameters, "INPUT"))
+        try:
+            self._source = source_name(layer)
+        except SourceRefused as refused:
+            raise QgsProcessingException(str(refused)) from refused
+        return True
+
+    def processAlgorithm(
+        self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
+    ) -> dict[str, Any]:
+        """Compress; the results are empty if cancelled."""
+        path = self.parameterAsFileOutput(parameters, "OUTPUT", context)
+        arguments = ["compress", self._source, path, "--overwrite"]
+        arguments += ["--quality", str(self.parameterAsInt(parameters, "QUALITY", context))]
+        arguments += self.device(parameters, context)
+        if self.parameterAsBoolean(parameters, "MEASURE", context):
+            arguments.append("--measure")
+        result = self.run_engine(arguments, feedback, writes=path)
+        if result is None:
+            return {}
+        return self._outputs(result, feedback)
+
+    @staticmethod
+    def _outputs(result: dict[str, Any], feedback: QgsProcessingFeedback) -> dict[str, Any]:
+        summary = tr("{size}, {ratio} times smaller than its pixels, {bpp} bits per pixel").format(
+            size=size_text(result["bytes"]), ratio=f"{result['ratio']:.1f}", bpp=f"{result['bpp']:.3f}"
+        )
+        feedback.pushInfo(summary)
+        for band, (psnr, worst) in enumerate(zip(result["psnr"] or [], result["max_error"] or []), start=1):
+            feedback.pushInfo(
+                tr("band {band}: {psnr}, largest error {error}").format(
+                    band=band, psnr=psnr_text([psnr]), error=f"{figure(worst):.6g}"
+                )
+            )
+        outputs = {"OUTPUT": result["path"], **{key.upper(): result[key] for key in ("bytes", "ratio", "bpp")}}
+        psnr = mean(result["psnr"])
+        return outputs if psnr is None else {**outputs, "PSNR": psnr}

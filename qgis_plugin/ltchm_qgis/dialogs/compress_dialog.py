@@ -1,0 +1,277 @@
+"""Compress a layer: choose the quality by looking at what it does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from qgis.core import Qgis, QgsApplication, QgsMapLayerProxyModel, QgsRasterLayer, QgsReferencedRectangle
+from qgis.gui import QgsFileWidget, QgsMapLayerComboBox
+from qgis.PyQt.QtCore import Qt, QTimer, pyqtSignal
+from qgis.PyQt.QtWidgets import (
+    QCheckBox,
+    QDialog,
+    QDialogButtonBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSlider,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ..algorithms.base import scene_filter
+from ..algorithms.compress import SourceRefused, source_name
+from ..engine import EngineError
+from ..extents import preview_window
+from ..previews import PreviewCache
+from ..settings import Settings
+from ..tasks import EngineTask
+from ..texts import psnr_text, size_text
+from ..translation import tr
+from .preview_widget import PreviewWidget
+
+__all__ = ["CompressDialog"]
+
+_SIDE = 512  # pixels of the preview: a few seconds of one processor
+_SAMPLES = 8  # tiles coded to estimate the size
+_DELAY = 600  # milliseconds without a change before the engine is asked
+
+
+def _presets() -> list[tuple[str, int]]:
+    return [(tr("Small"), 20), (tr("Balanced"), 50), (tr("Fine"), 85)]
+
+
+class CompressDialog(QDialog):
+    """Layer, quality with a preview, destination.
+
+    Signals
+    -------
+    accepted : parameters() is what the user wants
+    """
+
+    estimated = pyqtSignal()
+
+    def __init__(
+        self,
+        layer: QgsRasterLayer | None = None,
+        view: QgsReferencedRectangle | None = None,
+        parent: QWidget | None = None,
+    ):
+        super().__init__(parent)
+        self.setWindowTitle(tr("Compress layer"))
+        self._view, self._task, self._place = view, None, None
+        self._suggested = ""
+        self._timer = QTimer(self, singleShot=True, interval=_DELAY)
+        self._timer.timeout.connect(self._estimate)
+        self._build()
+        if layer is not None:
+            self._layers.setLayer(layer)
+        self._layer_changed()
+
+    # --- what the user chose -----------------------------------------------------------------------------------------
+
+    @property
+    def layer(self) -> QgsRasterLayer | None:
+        """The chosen layer."""
+        return self._layers.currentLayer()
+
+    @property
+    def opens(self) -> bool:
+        """Whether the compressed scene shall be opened as a layer."""
+        return self._open.isChecked()
+
+    def parameters(self) -> dict[str, Any]:
+        """Of `ltchm:compress`."""
+        return {
+            "INPUT": self.layer.id(),
+            "QUALITY": self.quality.value(),
+            "MEASURE": self._measure.isChecked(),
+            "OUTPUT": self.destination.filePath(),
+        }
+
+    # --- the window --------------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self._layers = QgsMapLayerComboBox()
+        self._layers.setFilters(QgsMapLayerProxyModel.Filter.RasterLayer)
+        self._layers.layerChanged.connect(self._layer_changed)
+        self._about = QLabel(wordWrap=True)
+        self.destination = QgsFileWidget()
+        self.destination.setStorageMode(QgsFileWidget.StorageMode.SaveFile)
+        self.destination.setFilter(scene_filter())
+        self.destination.setConfirmOverwrite(True)
+        self.destination.fileChanged.connect(self._check)
+        self._measure = QCheckBox(tr("Measure what was lost"), checked=True)
+        self._open = QCheckBox(tr("Open the compressed scene when it is done"), checked=True)
+        form = QFormLayout()
+        form.addRow(tr("Layer"), self._layers)
+        form.addRow("", self._about)
+        form.addRow(tr("Quality"), self._quality_row())
+        form.addRow(tr("Estimate"), self._estimate_row())
+        self.preview = PreviewWidget()
+        ending = QFormLayout()
+        ending.addRow(tr("Save as"), self.destination)
+        choices = QHBoxLayout()
+        choices.addWidget(self._open)
+        choices.addWidget(self._measure)
+        choices.addStretch()
+        ending.addRow("", choices)
+        self._buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
+        self._go = QPushButton(tr("Compress"), default=True)
+        self._buttons.addButton(self._go, QDialogButtonBox.ButtonRole.AcceptRole)
+        self._buttons.accepted.connect(self.accept)
+        self._buttons.rejected.connect(self.reject)
+        layout = QVBoxLayout(self)
+        layout.addLayout(form)
+        layout.addWidget(self.preview, 1)
+        layout.addLayout(ending)
+        layout.addWidget(self._buttons)
+        self.finished.connect(self._stop)
+
+    def _quality_row(self) -> QHBoxLayout:
+        self.quality = QSpinBox(minimum=1, maximum=100, value=Settings().quality)
+        slider = QSlider(Qt.Orientation.Horizontal, minimum=1, maximum=100, value=self.quality.value())
+        slider.setToolTip(tr("The higher, the closer to the original and the larger."))
+        slider.valueChanged.connect(self.quality.setValue)
+        self.quality.valueChanged.connect(slider.setValue)
+        self.quality.valueChanged.connect(self._later)
+        row = QHBoxLayout()
+        row.addWidget(slider, 1)
+        row.addWidget(self.quality)
+        for name, value in _presets():
+            button = QPushButton(name, autoDefault=False)
+            button.clicked.connect(lambda _checked, value=value: self.quality.setValue(value))
+            row.addWidget(button)
+        return row
+
+    def _estimate_row(self) -> QHBoxLayout:
+        self.summary = QLabel(wordWrap=True, textInteractionFlags=Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.summary.setTextFormat(Qt.TextFormat.PlainText)
+        row = QHBoxLayout()
+        row.addWidget(self.summary, 1)
+        return row
+
+    # --- reacting ----------------------------------------------------------------------------------------------------
+
+    def _layer_changed(self, *_ignored: object) -> None:
+        layer = self.layer
+        self._about.setText(_facts(layer) if layer else tr("The project has no raster layer."))
+        if layer is not None and self.destination.filePath() == self._suggested:
+            self._suggested = _suggestion(layer)
+            self.destination.setFilePath(self._suggested)
+        self._later()
+        self._check()
+
+    def _check(self, *_ignored: object) -> None:
+        self._go.setEnabled(self._refusal() == "" and self.destination.filePath() != "")
+
+    def _refusal(self) -> str:
+        if self.layer is None:
+            return tr("The project has no raster layer.")
+        try:
+            source_name(self.layer)
+        except SourceRefused as refused:
+            return str(refused)
+        return ""
+
+    # --- estimate ----------------------------------------------------------------------------------------------------
+
+    def _later(self, *_ignored: object) -> None:
+        """Estimate soon, unless something changes again."""
+        self._stop()
+        refusal = self._refusal()
+        if refusal:
+            self.summary.setText("")
+            self.preview.show_message(refusal)
+            return
+        self.preview.fade()
+        self._timer.start()
+
+    def _stop(self, *_ignored: object) -> None:
+        self._timer.stop()
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def _estimate(self) -> None:
+        settings = Settings()
+        cache = PreviewCache(settings.cache_folder, settings.cache_megabytes)
+        source, quality = source_name(self.layer), self.quality.value()
+        window = preview_window(self.layer, self._view, _SIDE)
+        place = cache.place(source, quality, window, settings.interpreter, settings.device)
+        found = cache.find(place)
+        if found is not None:
+            self._show(found)
+            return
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._fail(tr("Previews cannot be stored in {folder}: {reason}").format(folder=place.parent, reason=error))
+            return
+        self.summary.setText(tr("Estimating..."))
+
+        def done(result: dict[str, Any] | None, error: EngineError | None) -> None:
+            self._task = None
+            if result is None:
+                self._fail(str(error))
+                return
+            cache.keep(place, result)
+            self._show(result)
+
+        arguments = ["estimate", source, "--quality", str(quality), "--samples", str(_SAMPLES)]
+        arguments += ["--window", *map(str, window), "--images", str(place), "--device", settings.device]
+        self._task = EngineTask(tr("Preview of compression"), arguments, done, hidden=True)
+        QgsApplication.taskManager().addTask(self._task)
+
+    def _show(self, found: dict[str, Any]) -> None:
+        text = tr("about {size} ({low} to {high}), {ratio} times smaller than its pixels").format(
+            size=size_text(found["bytes"]),
+            low=size_text(found["bytes_low"]),
+            high=size_text(found["bytes_high"]),
+            ratio=f"{found['ratio']:.1f}",
+        )
+        quality = psnr_text(found["psnr"])
+        if quality:
+            text += "; " + tr("{psnr} in the preview").format(psnr=quality)
+        self.summary.setText(text)
+        images = found["images"]
+        self.preview.show_pictures(
+            [
+                (tr("Original"), images["original"]),
+                (tr("Restored"), images["restored"]),
+                (tr("Difference, {times} times").format(times=found["amplification"]), images["difference"]),
+            ]
+        )
+        self.estimated.emit()
+
+    def _fail(self, message: str) -> None:
+        self.summary.setText(tr("not available"))
+        self.preview.show_message(message)
+        self.estimated.emit()
+
+
+def _facts(layer: QgsRasterLayer) -> str:
+    provider = layer.dataProvider()
+    facts = [
+        tr("{width} x {height} pixels").format(width=layer.width(), height=layer.height()),
+        tr("{count} bands").format(count=layer.bandCount()),
+        Qgis.DataType(provider.sourceDataType(1)).name,
+        layer.crs().authid() or tr("no CRS"),
+    ]
+    bands = range(1, layer.bandCount() + 1)
+    nodata = {provider.sourceNoDataValue(band) for band in bands if provider.sourceHasNoDataValue(band)}
+    if nodata:
+        facts.append(tr("nodata {values}").format(values=", ".join(f"{value:g}" for value in sorted(nodata))))
+    return ", ".join(facts)
+
+
+def _suggestion(layer: QgsRasterLayer) -> str:
+    """Beside the source if it is a plain file there, else in the user's folder."""
+    source = layer.source().split("|")[0]
+    folder = os.path.dirname(source) if os.path.isfile(source) else str(Path.home())
+    name = Path(source).stem if os.path.isfile(source) else layer.name()
+    return os.path.join(folder, f"{name}.ltchm")

@@ -1,0 +1,59 @@
+"""Preview pictures on disk, so that a quality seen before shows at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+__all__ = ["PreviewCache"]
+
+_RESULT = "result.json"
+
+
+class PreviewCache:
+    """Folders of pictures, one per request, the least recently used removed first.
+
+    Parameters
+    ----------
+    folder : made when needed
+    megabytes : size that everything in it may take
+    """
+
+    def __init__(self, folder: Path, megabytes: int):
+        self._folder, self._limit = folder, megabytes * 1_000_000
+
+    def place(self, source: str, *choices: object) -> Path:
+        """Folder of the pictures of a source with these choices; changes when the file does."""
+        stamp = [source, *choices]
+        if os.path.exists(source):
+            status = os.stat(source)
+            stamp += [status.st_size, status.st_mtime_ns]
+        return self._folder / hashlib.sha256(repr(stamp).encode()).hexdigest()[:32]
+
+    def find(self, place: Path) -> dict[str, Any] | None:
+        """The result kept there, or None."""
+        try:
+            result = json.loads((place / _RESULT).read_text(encoding="utf-8"))
+            os.utime(place)
+        except (OSError, ValueError):
+            return None
+        return result if all(os.path.exists(path) for path in result["images"].values()) else None
+
+    def keep(self, place: Path, result: dict[str, Any]) -> None:
+        """Keep a result whose pictures are there, and remove the oldest ones that are too many."""
+        (place / _RESULT).write_text(json.dumps(result), encoding="utf-8")
+        self.prune(keep=place)
+
+    def prune(self, keep: Path | None = None) -> None:
+        """Remove the least recently used until the rest fits."""
+        places = [path for path in self._folder.iterdir() if path.is_dir() and len(path.name) == 32]
+        places.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        used = 0
+        for place in places:
+            used += sum(file.stat().st_size for file in place.iterdir())
+            if used > self._limit and place != keep:
+                shutil.rmtree(place, ignore_errors=True)

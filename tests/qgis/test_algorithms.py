@@ -1,0 +1,150 @@
+"""The algorithms through `processing.run`, with the real engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import PLUGINS, SCENE, Fake
+from qgis.core import QgsProcessingException, QgsProcessingFeedback, QgsRasterLayer, QgsRectangle
+
+
+@pytest.fixture(autouse=True)
+def _registered(provider) -> None:
+    """All tests here need the provider."""
+
+
+def run(name: str, feedback: QgsProcessingFeedback | None = None, **parameters):
+    import processing
+
+    return processing.run(f"ltchm:{name}", parameters, feedback=feedback)
+
+
+def test_compress_info_decompress(small: Path, tmp_path: Path) -> None:
+    scene, back = tmp_path / "t.ltchm", tmp_path / "t-back.tif"
+    made = run("compress", INPUT=QgsRasterLayer(str(small), "tokyo"), QUALITY=60, MEASURE=True, OUTPUT=str(scene))
+    assert made["OUTPUT"] == str(scene)
+    assert made["BYTES"] == scene.stat().st_size
+    assert made["RATIO"] > 5
+    assert made["PSNR"] > 15
+    found = run("info", INPUT=str(scene))
+    assert (found["WIDTH"], found["HEIGHT"], found["BANDS"], found["DTYPE"]) == (140, 128, 3, "uint16")
+    assert found["QUALITY"] == 60
+    assert "32654" in found["CRS"] or "zone 54N" in found["CRS"]
+    run("decompress", INPUT=str(scene), OUTPUT=str(back))
+    source, restored = QgsRasterLayer(str(small)), QgsRasterLayer(str(back))
+    assert restored.extent() == source.extent()
+    assert restored.crs() == source.crs()
+    assert restored.bandCount() == 3
+
+
+def test_report_as_html(compressed: Path, tmp_path: Path) -> None:
+    page = run("info", INPUT=str(compressed), OUTPUT=str(tmp_path / "report.html"))["OUTPUT"]
+    assert "farmland.ltchm" in Path(page).read_text()
+
+
+def test_decompress_bands_and_extent(compressed: Path, restored: Path, tmp_path: Path) -> None:
+    whole = QgsRasterLayer(str(restored))
+    size, box = whole.rasterUnitsPerPixelX(), whole.extent()
+    x, y = box.xMinimum() + 100 * size, box.yMaximum() - 50 * size
+    extent = QgsRectangle(x, y - 20 * size, x + 30 * size, y)
+    part = tmp_path / "part.tif"
+    run("decompress", INPUT=str(compressed), BANDS="4, 1", EXTENT=extent, OUTPUT=str(part))
+    layer = QgsRasterLayer(str(part))
+    assert (layer.width(), layer.height(), layer.bandCount()) == (30, 20, 2)
+    centre = layer.extent().center()
+    for band, original in ((1, 4), (2, 1)):
+        assert layer.dataProvider().sample(centre, band) == whole.dataProvider().sample(centre, original)
+
+
+def test_an_extent_elsewhere_is_told(compressed: Path, tmp_path: Path) -> None:
+    with pytest.raises(QgsProcessingException, match="does not touch"):
+        run("decompress", INPUT=str(compressed), EXTENT=QgsRectangle(0, 0, 1, 1), OUTPUT=str(tmp_path / "x.tif"))
+
+
+def test_wrong_bands_are_told(compressed: Path, tmp_path: Path) -> None:
+    with pytest.raises(QgsProcessingException, match="list of band numbers"):
+        run("decompress", INPUT=str(compressed), BANDS="red", OUTPUT=str(tmp_path / "x.tif"))
+
+
+@pytest.mark.parametrize("name", ["info", "decompress"])
+def test_a_wrong_file_is_one_message(name: str, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.ltchm"
+    wrong.write_text("not a scene")
+    output = {"OUTPUT": str(tmp_path / "out.tif")} if name == "decompress" else {}
+    with pytest.raises(QgsProcessingException) as caught:
+        run(name, INPUT=str(wrong), **output)
+    assert "wrong.ltchm" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("out")] == []
+
+
+def test_no_engine_is_guidance(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LTCHM_PYTHON")
+    with pytest.raises(QgsProcessingException, match="pip install ltchm-geo"):
+        run("compress", INPUT=str(small), OUTPUT=str(tmp_path / "t.ltchm"))
+
+
+def test_a_crash_is_one_message(small: Path, tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LTCHM_PYTHON", fake("os.kill(os.getpid(), signal.SIGSEGV)"))
+    with pytest.raises(QgsProcessingException, match="engine crashed"):
+        run("compress", INPUT=str(small), OUTPUT=str(tmp_path / "t.ltchm"))
+
+
+def test_a_full_disk_leaves_nothing(small: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "none", disk], check=False).returncode:
+        pytest.skip("may not mount a small disk")
+    try:
+        with pytest.raises(QgsProcessingException, match="disk full"):
+            run("compress", INPUT=str(small), QUALITY=100, MEASURE=False, OUTPUT=str(disk / "t.ltchm"))
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_cancelling_leaves_nothing(tmp_path: Path) -> None:
+    scene, seen = tmp_path / "t.ltchm", []
+
+    class Impatient(QgsProcessingFeedback):
+        def isCanceled(self) -> bool:
+            seen.extend(tmp_path.glob("t.ltchm.part"))
+            return bool(seen)
+
+    assert "OUTPUT" not in run("compress", Impatient(), INPUT=str(SCENE), MEASURE=False, OUTPUT=str(scene))
+    assert seen
+    assert list(tmp_path.glob("t.ltchm*")) == []
+
+
+def test_layers_that_are_no_files_are_refused(tmp_path: Path) -> None:
+    from ltchm_qgis.algorithms.compress import SourceRefused, source_name
+
+    layer = QgsRasterLayer("type=xyz&url=http://127.0.0.1:9/%7Bz%7D/%7Bx%7D/%7By%7D.png", "map", "wms")
+    with pytest.raises(SourceRefused, match="Export it as a GeoTIFF"):
+        source_name(layer)
+
+
+def test_the_quality_starts_where_the_options_say(provider) -> None:
+    from ltchm_qgis.settings import Settings
+
+    Settings().quality = 77
+    algorithm = provider.algorithm("compress").create()
+    assert algorithm.parameterDefinition("QUALITY").defaultValue() == 77
+
+
+def test_qgis_process(compressed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
+    if program is None:
+        pytest.skip("qgis_process is not installed")
+    plugins = tmp_path / "profiles" / "default" / "python" / "plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "ltchm_qgis").symlink_to(PLUGINS / "ltchm_qgis")
+    monkeypatch.setenv("QGIS_CUSTOM_CONFIG_PATH", str(tmp_path))
+    subprocess.run([program, "plugins", "enable", "ltchm_qgis"], check=True, capture_output=True)
+    command = [program, "--json", "run", "ltchm:info", f"--INPUT={compressed}"]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert json.loads(answer[answer.index("{") :])["results"]["BANDS"] == 4

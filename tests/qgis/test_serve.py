@@ -1,0 +1,136 @@
+"""Scenes as layers: the engine that serves them, projects, crashes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Fake
+from ltchm_qgis import serve
+from ltchm_qgis.engine import EngineError, EngineMissing
+from qgis.core import QgsPointXY, QgsProject, QgsRaster, QgsRasterLayer
+from qgis.PyQt.QtCore import QCoreApplication
+
+
+@pytest.fixture
+def scenes(qgis_new_project) -> Iterator[serve.Scenes]:
+    """Scenes with the project's hooks, ended after the test."""
+    scenes = serve.Scenes()
+    scenes.install()
+    yield scenes
+    QgsProject.instance().clear()
+    scenes.close()
+
+
+def wait(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        QCoreApplication.processEvents()
+        time.sleep(0.02)
+
+
+def identify(layer: QgsRasterLayer, point: QgsPointXY) -> dict[int, float]:
+    return layer.dataProvider().identify(point, QgsRaster.IdentifyFormat.IdentifyFormatValue).results()
+
+
+def test_values_are_those_of_decompressing(scenes, compressed: Path, restored: Path, monkeypatch) -> None:
+    monkeypatch.setenv("no_proxy", "intranet")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody there: an address of this machine needs no proxy
+    layer, whole = scenes.open(str(compressed)), QgsRasterLayer(str(restored))
+    assert os.environ["no_proxy"] == "intranet,127.0.0.1"
+    assert layer.crs() == whole.crs()
+    assert layer.extent() == whole.extent()
+    assert layer.bandCount() == whole.bandCount()
+    box = whole.extent()
+    for part in (0.1, 0.37, 0.5, 0.81):
+        point = QgsPointXY(box.xMinimum() + part * box.width(), box.yMinimum() + (1 - part**2) * box.height())
+        values = identify(whole, point)
+        assert set(values) == set(range(1, whole.bandCount() + 1))
+        assert identify(layer, point) == values
+    assert scenes.source(os.path.relpath(compressed)) == layer.source()  # the same engine
+    assert scenes.scene(layer.source()) == str(compressed)
+    assert scenes.scene("/vsicurl/http://127.0.0.1:1/x.tif") is None
+
+
+def test_projects_keep_the_path(scenes, compressed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = QgsProject.instance()
+    scene = tmp_path / "data" / "s.ltchm"
+    scene.parent.mkdir()
+    scene.write_bytes(compressed.read_bytes())
+    project.addMapLayer(scenes.open(str(scene)))
+    (server,) = scenes._servers.values()
+    assert project.write(str(tmp_path / "map.qgs"))
+    text = (tmp_path / "map.qgs").read_text()
+    assert "./data/s.ltchm" in text
+    assert "127.0.0.1" not in text
+    project.clear()
+    assert not server.alive  # the engine ends with its last layer
+    assert scenes._servers == {}
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("map.qgs", "data"):
+        (tmp_path / name).rename(moved / name)
+    assert project.read(str(moved / "map.qgs"))
+    (layer,) = project.mapLayers().values()
+    assert layer.isValid()
+    assert layer.customProperty(serve.SOURCE_PROPERTY) == str(moved / "data" / "s.ltchm")
+    project.clear()
+    told = []
+    scenes.problem.connect(told.append)
+    monkeypatch.delenv("LTCHM_PYTHON")
+    project.read(str(moved / "map.qgs"))
+    assert any("pip install ltchm-geo" in text for text in told)
+
+
+def test_a_crashed_engine_is_started_again_once(scenes, compressed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    scenes.problem.connect(told.append)
+    layer = QgsProject.instance().addMapLayer(scenes.open(str(compressed)))
+    before = layer.source()
+    monkeypatch.setattr(serve, "_YOUNG", 0.0)
+    os.kill(scenes._servers[str(compressed)]._process.pid, signal.SIGKILL)
+    wait(lambda: len(told) == 1)
+    assert "crashed and was started again" in told[0]
+    assert layer.source() != before
+    assert layer.isValid()
+    assert identify(layer, layer.extent().center())
+    monkeypatch.setattr(serve, "_YOUNG", 1000.0)
+    os.kill(scenes._servers[str(compressed)]._process.pid, signal.SIGSEGV)
+    wait(lambda: len(told) == 2)
+    assert "Remove the layer and open it again" in told[1]
+
+
+def test_a_wrong_file_is_one_message(scenes, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.ltchm"
+    wrong.write_text("not a scene")
+    with pytest.raises(EngineError, match=r"wrong\.ltchm"):
+        scenes.open(str(wrong))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "message"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", EngineError, "crashed"),
+        ("print('hello')", EngineMissing, "does not answer"),
+        ("time.sleep(60)", EngineError, "did not start in time"),
+    ],
+)
+def test_engines_that_do_not_serve(scenes, compressed, fake: Fake, monkeypatch, code, kind, message) -> None:
+    monkeypatch.setenv("LTCHM_PYTHON", fake(code))
+    monkeypatch.setattr(serve, "_START_SECONDS", 1.0)
+    with pytest.raises(kind, match=message):
+        scenes.open(str(compressed))
+
+
+def test_open_algorithm(provider, compressed: Path) -> None:
+    import processing
+
+    found = processing.run("ltchm:open", {"INPUT": str(compressed)})
+    assert found["URL"].startswith("/vsicurl/http://127.0.0.1:")
+    assert QgsRasterLayer(found["URL"]).bandCount() == 4
+    serve.scenes().close()
