@@ -19,14 +19,20 @@ if TYPE_CHECKING:
     from .decompress import decompress_raster
     from .inspection import info, verify
     from .lazy import open_scene as open
+    from .outline import footprint
+    from .quicklook import preview
+    from .rasterio_door import rasterio_open
 
 __all__ = [
     "__version__",
     "compare_rasters",
     "compress_raster",
     "decompress_raster",
+    "footprint",
     "info",
     "open",
+    "preview",
+    "rasterio_open",
     "verify",
 ]
 
@@ -34,8 +40,11 @@ _HOME = {
     "compare_rasters": ("compare", "compare_rasters"),
     "compress_raster": ("compress", "compress_raster"),
     "decompress_raster": ("decompress", "decompress_raster"),
+    "footprint": ("outline", "footprint"),
     "info": ("inspection", "info"),
     "open": ("lazy", "open_scene"),
+    "preview": ("quicklook", "preview"),
+    "rasterio_open": ("rasterio_door", "rasterio_open"),
     "verify": ("inspection", "verify"),
 }
 

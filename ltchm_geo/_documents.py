@@ -12,12 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._json import dumps, encode_number, loads
+from .georef import Georef
 from .scene_meta import BandGroup, SceneMeta
+from .types import Shape2d
 
-__all__ = ["codec_configuration", "coordinates", "make_documents"]
+__all__ = ["axis_attributes", "codec_configuration", "coordinates", "grid_mapping", "make_documents"]
 
 _COORDINATE_CHUNK = 1 << 20
 _REFERENCE = "spatial_ref"
+_MULTISCALES = {
+    "uuid": "d35379db-88df-4056-af3a-620245f8e347",
+    "name": "multiscales",
+    "schema_url": "https://raw.githubusercontent.com/zarr-conventions/multiscales/refs/tags/v1/schema.json",
+    "spec_url": "https://github.com/zarr-conventions/multiscales/blob/v1/README.md",
+    "description": "Multiscale layout of zarr datasets",
+}
 
 
 def codec_configuration(meta: SceneMeta, group: BandGroup) -> dict[str, Any]:
@@ -31,14 +40,31 @@ def codec_configuration(meta: SceneMeta, group: BandGroup) -> dict[str, Any]:
     }
 
 
-def coordinates(meta: SceneMeta) -> dict[str, NDArray[np.floating[Any]]]:
+def coordinates(meta: SceneMeta, pyramid: int = 0) -> dict[str, NDArray[np.floating[Any]]]:
     """Pixel centres along ``y`` and ``x``; empty when the transform is missing, rotated or sheared."""
-    if meta.georef.transform is None:
+    transform, shape = meta.pyramid_georef(pyramid).transform, meta.pyramid_shape(pyramid)
+    if transform is None:
         return {}
-    a, b, c, d, e, f = meta.georef.transform
+    a, b, c, d, e, f = transform
     if b or d:
         return {}
-    return {"y": f + e * (np.arange(meta.shape.y) + 0.5), "x": c + a * (np.arange(meta.shape.x) + 0.5)}
+    return {"y": f + e * (np.arange(shape.y) + 0.5), "x": c + a * (np.arange(shape.x) + 0.5)}
+
+
+def grid_mapping(georef: Georef) -> dict[str, str]:
+    """Attributes of a CF grid mapping variable: ``crs_wkt`` and, as GDAL has it, ``GeoTransform``; what is known."""
+    attributes = {} if georef.crs is None else {"crs_wkt": georef.crs}
+    if georef.transform is not None:
+        a, b, c, d, e, f = georef.transform
+        attributes["GeoTransform"] = " ".join(repr(float(number)) for number in (c, a, b, f, d, e))  # GDAL's order
+    return attributes
+
+
+def axis_attributes(georef: Georef) -> dict[str, dict[str, str]]:
+    """CF attributes of the coordinates ``y`` and ``x``."""
+    geographic = (georef.crs or "").startswith(("GEOGCRS", "GEOGCS", "GEODCRS"))
+    names = {"y": "latitude", "x": "longitude"} if geographic else {a: f"projection_{a}_coordinate" for a in "yx"}
+    return {axis: {"standard_name": name, "axis": axis.upper()} for axis, name in names.items()}
 
 
 def make_documents(meta: SceneMeta, decorated: bool) -> dict[str, bytes]:
@@ -48,22 +74,25 @@ def make_documents(meta: SceneMeta, decorated: bool) -> dict[str, bytes]:
     ----------
     meta : SceneMeta
     decorated : bool
-        Whether to add what only readers need that know CF but not this library: ``spatial_ref``, ``x``, ``y`` and
-        attributes. It follows from `meta` and takes more bytes than it.
+        Whether to add what only readers need that know CF or Zarr conventions but not this library: ``spatial_ref``,
+        ``x``, ``y`` and attributes. It follows from `meta` and takes more bytes than it.
     """
     import zarr
     from zarr.core.buffer import Buffer
 
     stored: dict[str, Buffer] = {}
     store = zarr.storage.MemoryStore(stored)
-    root = zarr.create_group(store, zarr_format=3, attributes={"ltchm": meta.to_dict()})
-    level = root.create_group("0", attributes={"Conventions": "CF-1.11"} if decorated else {})
-    if decorated:
-        _add_georeferencing(level, meta)
-    for group in meta.groups:
-        _add_group(level, meta, group, _group_attributes(meta, group) if decorated else {})
-    for plane in meta.planes:
-        _add_plane(level, meta, plane, {"grid_mapping": _REFERENCE} if decorated else {})
+    conventions = _multiscales(meta) if decorated and meta.overviews else {}
+    root = zarr.create_group(store, zarr_format=3, attributes={"ltchm": meta.to_dict(), **conventions})
+    for pyramid in meta.pyramid:
+        level = root.create_group(str(pyramid), attributes={"Conventions": "CF-1.11"} if decorated else {})
+        shape = meta.pyramid_shape(pyramid)
+        if decorated:
+            _add_georeferencing(level, meta, pyramid)
+        for group in meta.groups:
+            _add_group(level, meta, shape, group, _group_attributes(meta, group) if decorated else {})
+        for plane in meta.planes:
+            _add_plane(level, meta, shape, plane, {"grid_mapping": _REFERENCE} if decorated else {})
     # zarr indents its JSON: in a small scene that alone would outweigh the pixels.
     documents = {
         key: dumps(loads(value.to_bytes())) if key.endswith("zarr.json") else value.to_bytes()
@@ -72,19 +101,25 @@ def make_documents(meta: SceneMeta, decorated: bool) -> dict[str, bytes]:
     return dict(sorted(documents.items(), key=lambda item: (item[0].count("/"), item[0])))
 
 
-def _add_georeferencing(level: Any, meta: SceneMeta) -> None:
+def _multiscales(meta: SceneMeta) -> dict[str, Any]:
+    """Attributes of the Zarr convention "multiscales" 1, https://github.com/zarr-conventions/multiscales."""
+    layout: list[dict[str, Any]] = [{"asset": "0", "transform": {"scale": [1.0, 1.0], "translation": [0.0, 0.0]}}]
+    for level in meta.pyramid[1:]:
+        step = meta.pyramid_factor(level) / meta.pyramid_factor(level - 1)
+        # Translations are between pixel centres, in pixels of the level derived from.
+        transform = {"scale": [step, step], "translation": [(step - 1) / 2] * 2}
+        layout.append({"asset": str(level), "derived_from": str(level - 1), "transform": transform})
+    multiscales = {"layout": layout, "resampling_method": "average"}
+    return {"zarr_conventions": [_MULTISCALES], "multiscales": multiscales}
+
+
+def _add_georeferencing(level: Any, meta: SceneMeta, pyramid: int) -> None:
     from zarr.codecs import BloscCodec, BytesCodec
 
-    attributes: dict[str, Any] = {}
-    if meta.georef.crs is not None:
-        attributes["crs_wkt"] = meta.georef.crs
-    if meta.georef.transform is not None:
-        a, b, c, d, e, f = meta.georef.transform
-        attributes["GeoTransform"] = " ".join(repr(float(number)) for number in (c, a, b, f, d, e))  # GDAL's order
-    level.create_array(_REFERENCE, shape=(), dtype="int64", fill_value=0, attributes=attributes)
-    geographic = (meta.georef.crs or "").startswith(("GEOGCRS", "GEOGCS", "GEODCRS"))
-    names = {"y": "latitude", "x": "longitude"} if geographic else {a: f"projection_{a}_coordinate" for a in "yx"}
-    for axis, values in coordinates(meta).items():
+    georef = meta.pyramid_georef(pyramid)
+    level.create_array(_REFERENCE, shape=(), dtype="int64", fill_value=0, attributes=grid_mapping(georef))
+    attributes = axis_attributes(georef)
+    for axis, values in coordinates(meta, pyramid).items():
         level.create_array(
             axis,
             shape=values.shape,
@@ -93,7 +128,7 @@ def _add_georeferencing(level: Any, meta: SceneMeta) -> None:
             serializer=BytesCodec(endian="little"),
             compressors=BloscCodec(typesize=8, cname="zstd", clevel=9, shuffle="shuffle"),
             dimension_names=(axis,),
-            attributes={"standard_name": names[axis], "axis": axis.upper()},
+            attributes=attributes[axis],
         )[:] = values
 
 
@@ -109,23 +144,24 @@ def _group_attributes(meta: SceneMeta, group: BandGroup) -> dict[str, Any]:
     return attributes
 
 
-def _add_group(level: Any, meta: SceneMeta, group: BandGroup, attributes: dict[str, Any]) -> None:
+def _add_group(level: Any, meta: SceneMeta, shape: Shape2d, group: BandGroup, attributes: dict[str, Any]) -> None:
     from .zarr_codec import LtchmCodec
 
     serializer = LtchmCodec.from_configuration(codec_configuration(meta, group))
-    _create(level, meta, group.name, serializer, [], group.fill[0], attributes)
+    _create(level, meta, shape, group.name, serializer, [], group.fill[0], attributes)
 
 
-def _add_plane(level: Any, meta: SceneMeta, plane: str, attributes: dict[str, Any]) -> None:
+def _add_plane(level: Any, meta: SceneMeta, shape: Shape2d, plane: str, attributes: dict[str, Any]) -> None:
     from zarr.codecs import BytesCodec, GzipCodec
 
     serializer = BytesCodec(endian="little" if meta.array_dtype(plane).itemsize > 1 else None)
-    _create(level, meta, plane, serializer, [GzipCodec(level=6)], 0, attributes)
+    _create(level, meta, shape, plane, serializer, [GzipCodec(level=6)], 0, attributes)
 
 
 def _create(
     level: Any,
     meta: SceneMeta,
+    shape: Shape2d,
     name: str,
     serializer: Any,
     compressors: list[Any],
@@ -138,7 +174,7 @@ def _create(
     bands, names = inner[:-2], (f"band_{name}",) if len(inner) == 3 else ()
     level.create_array(
         name,
-        shape=(*bands, *meta.shape),
+        shape=(*bands, *shape),
         dtype=meta.array_dtype(name),
         chunks=inner,
         shards=(*bands, meta.tile * meta.shard, meta.tile * meta.shard),

@@ -6,7 +6,17 @@ import json
 import math
 from typing import Any
 
-__all__ = ["decode_number", "dumps", "encode_number", "loads", "require_keys"]
+from .errors import UsageError
+
+__all__ = [
+    "decode_number",
+    "dumps",
+    "encode_number",
+    "loads",
+    "require_integer",
+    "require_keys",
+    "require_list",
+]
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -60,3 +70,17 @@ def require_keys(found: Any, required: set[str], *, what: str) -> dict[str, Any]
     if unknown := found.keys() - required:
         raise ValueError(f"{what} has unknown keys: {', '.join(sorted(unknown))}")
     return found
+
+
+def require_list(value: Any, what: str) -> list[Any]:
+    """`value` if it is a list; ValueError if not."""
+    if not isinstance(value, list):
+        raise ValueError(f"{what} is not a list")
+    return value
+
+
+def require_integer(value: Any, what: str) -> int:
+    """`value` if it is a whole number, which True is not; `UsageError` (a ValueError) if not."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UsageError(f"{what} {value!r} is not a whole number")
+    return value

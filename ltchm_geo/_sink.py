@@ -20,7 +20,7 @@ from typing import IO, Protocol
 from ._store import member_method
 from .errors import DestinationBusyError, DestinationError, DestinationExistsError
 
-__all__ = ["DirectorySink", "Sink", "ZipSink", "check_destination", "is_folder", "open_sink"]
+__all__ = ["DirectorySink", "Sink", "ZipSink", "check_destination", "explained", "is_folder", "open_sink", "write_file"]
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same content gives the same file, whenever it is written
 _LOCK_NAME = ".lock"
@@ -49,13 +49,13 @@ def open_sink(destination: str | os.PathLike[str], overwrite: bool) -> Sink:
     """
     path = Path(destination)
     check_destination(path, overwrite)
-    with _explained(path):
+    with explained(path):
         return DirectorySink(path, overwrite) if is_folder(path) else ZipSink(path, overwrite)
 
 
 def check_destination(path: Path, overwrite: bool) -> None:
     """Raise what `open_sink` would for a destination that exists or lies in no folder; writes nothing."""
-    with _explained(path):
+    with explained(path):
         if not path.parent.is_dir():
             raise DestinationError(f"cannot write {path}: the folder {path.parent} does not exist")
         _check_free(path, is_folder(path), overwrite)
@@ -81,8 +81,24 @@ def _check_free(path: Path, folder: bool, overwrite: bool) -> None:
         )
 
 
+def write_file(path: Path, data: bytes, overwrite: bool) -> None:
+    """Write a small file, which has its name only when it is complete. Raises as `open_sink` does."""
+    check_destination(path, overwrite)
+    part = path.with_name(path.name + ".part")
+    try:
+        with explained(path):
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Turn operating system errors into ones that say what to do."""
     try:
         yield
@@ -112,12 +128,12 @@ class ZipSink:
         """See `Sink.put`."""
         info = zipfile.ZipInfo(key, _EPOCH)
         info.create_system, info.external_attr = 3, 0o644 << 16
-        with self._mutex, _explained(self._path):
+        with self._mutex, explained(self._path):
             self._archive.writestr(info, data, member_method(key), compresslevel=9)
 
     def commit(self) -> None:
         """See `Sink.commit`."""
-        with self._mutex, _explained(self._path):
+        with self._mutex, explained(self._path):
             self._archive.close()
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -154,7 +170,7 @@ class DirectorySink:
 
     def put(self, key: str, data: bytes) -> None:
         """See `Sink.put`."""
-        with _explained(self._path):
+        with explained(self._path):
             target = self._part / key
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".{target.name}.{threading.get_ident()}")
@@ -166,7 +182,7 @@ class DirectorySink:
 
     def commit(self) -> None:
         """See `Sink.commit`."""
-        with _explained(self._path):
+        with explained(self._path):
             for folder, _, _ in os.walk(self._part):
                 _sync_folder(Path(folder))
             _check_free(self._path, True, self._overwrite)

@@ -20,7 +20,7 @@ from .errors import CorruptTileError, UnsupportedVersionError
 
 __all__ = ["FORMAT_VERSION", "MAX_LEVEL", "TileMode", "TilePayload", "decode_lossless", "encode_lossless"]
 
-FORMAT_VERSION = 0
+FORMAT_VERSION = 0  # of a tile; the scene around it has its own
 MAX_LEVEL = 112
 
 _HAS_MASK, _HAS_OUTLIERS = 1, 2

@@ -18,11 +18,11 @@ from .bitstream import TileMode, TilePayload, decode_lossless, encode_lossless
 from .engine import Engine, load_engine
 from .errors import CorruptTileError, DesynchronisedError
 from .georef import Number
-from .masks import decode_mask, encode_mask, fill_masked
+from .masks import decode_mask, encode_mask, fill_masked, valid_pixels
 from .radiometry import BandMapping, decode_outliers, encode_outliers, find_outliers, from_model, to_model
 from .timing import StageClock
 
-__all__ = ["GroupCoding", "check_latents", "decode_for_zarr", "decode_tiles", "encode_tiles"]
+__all__ = ["GroupCoding", "check_latents", "decode_for_zarr", "decode_tiles", "encode_tiles", "tile_validity"]
 
 Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -284,6 +284,28 @@ def check_latents(
     return [result if isinstance(result, CorruptTileError) else None for result in decoded]
 
 
+def tile_validity(data: bytes, coding: GroupCoding, tile: int, mask: Mask | None) -> Mask:
+    """Which pixels of a tile hold data, (bands, T, T) bool; needs no network, as holes are stored exactly.
+
+    Parameters
+    ----------
+    data : bytes
+        Packed tile.
+    mask : (T, T) bool or None
+        What the scene's mask or alpha band says there.
+
+    Raises
+    ------
+    CorruptTileError
+    """
+    payload, shape = TilePayload.unpack(data), (coding.bands, tile, tile)
+    if payload.mode == TileMode.EMPTY:
+        return np.zeros(shape, bool)
+    if payload.mode == TileMode.LOSSLESS:
+        return valid_pixels(decode_lossless(payload.body, shape, coding.dtype), coding.nodata, mask)
+    return decode_mask(payload.mask, shape) if payload.mask is not None else np.ones(shape, bool)
+
+
 class _LatentsOnly:
     """An engine that decodes latents for real, but leaves the pixels grey: g_s cannot fail on sound latents."""
 
@@ -297,13 +319,15 @@ class _LatentsOnly:
 
 def decode_for_zarr(
     payloads: Sequence[bytes], configuration: Mapping[str, Any], shape: tuple[int, ...], dtype: DTypeLike
-) -> list[Pixels]:
+) -> list[Pixels | CorruptTileError]:
     """Decode inner chunks for the Zarr codec, from nothing but the codec's own configuration.
+
+    Returns
+    -------
+    Per tile, its pixels or the error that explains why there are none.
 
     Raises
     ------
-    CorruptTileError
-        Of the first damaged tile.
     WeightsNotFoundError
         The weights the configuration names are not installed.
     """
@@ -313,8 +337,4 @@ def decode_for_zarr(
     fill, nodata = (tuple(decode_number(n) for n in configuration[key]) for key in ("fill", "nodata"))
     coding = GroupCoding(np.dtype(dtype), mapping, fill, nodata)
     engine = load_engine(configuration["weights"]) if configuration["weights"] else None
-    decoded = decode_tiles(payloads, coding, engine, shape[-1])
-    for tile in decoded:
-        if isinstance(tile, CorruptTileError):
-            raise tile
-    return [tile for tile in decoded if not isinstance(tile, CorruptTileError)]
+    return decode_tiles(payloads, coding, engine, shape[-1])

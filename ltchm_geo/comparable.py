@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 from .container import ContainerReader
 from .errors import AlreadyCompressedError
 from .georef import BandInfo, Georef
-from .raster import MaskKind, open_source
+from .raster import open_source
+from .source import MaskKind, mask_kind
 from .types import PixelBox, Shape2d
 
 __all__ = ["Comparable", "open_comparable"]
@@ -22,7 +22,7 @@ Mask = NDArray[np.bool_]
 
 
 class Comparable(Protocol):
-    """What a raster must offer; `raster.Source` does, and `_DecodedScene`."""
+    """What a raster must offer; a `Source` does, and `_DecodedScene`."""
 
     name: str
     shape: Shape2d
@@ -63,25 +63,13 @@ class _DecodedScene:
 
         meta = reader.meta
         self._decoder = SceneDecoder(reader, device)
-        self._mask = meta.mask
         self.name, self.shape, self.dtype = str(reader.path), meta.shape, np.dtype(meta.dtype)
         self.bands, self.georef, self.alpha = meta.bands, meta.georef, meta.alpha
-        self.mask_kind: MaskKind = self._mask_kind()
-
-    def _mask_kind(self) -> MaskKind:
-        """As `raster` would say it of the source."""
-        if self._mask:
-            return "mask"
-        if self.alpha is not None:
-            return "alpha"
-        if self.bands[0].nodata is not None and not math.isnan(self.bands[0].nodata):
-            return "nodata"
-        return "nan" if self.dtype.kind == "f" else "none"
+        nodata, alpha = meta.bands[0].nodata, meta.alpha is not None
+        self.mask_kind: MaskKind = mask_kind(self.dtype, nodata, alpha=alpha, mask=meta.mask)
 
     def read(self, box: PixelBox, bands: Sequence[int]) -> NDArray[Any]:
         return self._decoder.read(box, bands)
 
     def read_mask(self, box: PixelBox) -> Mask | None:
-        if self._mask:
-            return self._decoder.read_plane("mask", box).astype(bool)
-        return self._decoder.read_plane("alpha", box) != 0 if self.alpha is not None else None
+        return self._decoder.read_mask(box)

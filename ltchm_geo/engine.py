@@ -29,7 +29,7 @@ from .nn.transforms import Analysis, Synthesis, fold_quality
 from .timing import StageClock
 from .weights import LoadedWeights, load
 
-__all__ = ["Engine", "load_engine"]
+__all__ = ["Engine", "load_engine", "load_transforms"]
 
 #: Tiles per pass through g_a or g_s. On a CPU batches are no faster, and single tiles give the same payload and pixels
 #: however many are coded together (convolutions of another batch size may round otherwise).
@@ -54,21 +54,21 @@ class Engine:
         Tensors `nn.*` (float transforms) and `entropy.*` (integer parameter network and tables).
     device : torch.device
         Where g_a, h_a, g_s and the integer network run. Decoded latents do not depend on it.
+
+    Attributes
+    ----------
+    batch : int
+        Tiles per pass through g_a or g_s. May be set while nothing is coded; so may `threads`.
+    threads : int
+        CPU cores to use at once: by the tiles side by side on a CPU, by the entropy coder beside a GPU.
     """
 
     def __init__(self, weights: LoadedWeights, device: torch.device):
         self.sha256, self.tag, self.device = weights.sha256, weights.entry.tag, device
         self.config = ModelConfig.from_dict(weights.config)
-        transforms: dict[str, Any] = {
-            "g_a": Analysis(self.config),
-            "g_s": Synthesis(self.config),
-            "h_a": HyperAnalysis(self.config),
-        }
-        for name, module in transforms.items():
-            _load(module, weights, f"nn.{name}.")
-        self._transforms = transforms
-        self._batch = _BATCH.get(device.type, _BATCH["cpu"])
-        self._coder_threads = 1 if device.type == "cpu" else None
+        self._transforms: dict[str, Any] = load_transforms(weights)
+        self.batch = _BATCH.get(device.type, _BATCH["cpu"])
+        self.threads = _core_count()
         exact = {k.removeprefix("entropy."): v for k, v in weights.tensors.items() if k.startswith("entropy.")}
         self.coder = ExactCoder.from_tensors(exact, weights.document("ltchm_entropy"), device=str(device))
         self._folded: dict[tuple[str, int], Any] = {}
@@ -94,21 +94,32 @@ class Engine:
         One entropy stream per tile.
         """
         clock = clock or StageClock()
-        (g_a, quality), (h_a, _) = self._at("g_a", level), self._at("h_a", level)
-
-        def analyse(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            with clock("network"):
-                pixels = part.to(self.device).contiguous(memory_format=torch.channels_last)
-                y = g_a(pixels, quality.expand(len(part))).float()
-                return _integers(y), _integers(h_a(y, quality.expand(len(part))))
 
         def code(part: tuple[torch.Tensor, torch.Tensor]) -> list[bytes]:
             return self.coder.encode(*part, level, threads=self._coder_threads, clock=clock)
 
-        latents = self._map(analyse, torch.from_numpy(x).split(self._batch))
-        y, z = (torch.cat(parts) for parts in zip(*latents, strict=True))
+        y, z = self.analyse(x, level, clock)
         size = self._exact_batch(len(y))
         return list(chain(*self._map(code, list(zip(y.split(size), z.split(size), strict=True)))))
+
+    def analyse(
+        self, x: NDArray[np.float32], level: int, clock: StageClock | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents y (B, N, T/16, T/16) and z (B, N, T/64, T/64), int32 on the device, of tiles as `encode` takes."""
+        clock = clock or StageClock()
+        (g_a, quality), (h_a, _) = self._at("g_a", level), self._at("h_a", level)
+
+        def transform(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            with clock("network"):
+                pixels = part.to(self.device).contiguous(memory_format=torch.channels_last)
+                y = g_a(pixels, quality.expand(len(part))).float()
+                latents = _integers(y), _integers(h_a(y, quality.expand(len(part))))
+                if self.device.type == "cuda":  # or the clock would count the wait in the stage that follows
+                    torch.cuda.synchronize(self.device)
+                return latents
+
+        y, z = zip(*self._map(transform, torch.from_numpy(x).split(self.batch)), strict=True)
+        return torch.cat(y), torch.cat(z)
 
     def decode_latents(
         self, streams: Sequence[bytes], level: int, tile: int, clock: StageClock | None = None
@@ -135,8 +146,12 @@ class Engine:
                 latents = part.to(self.device).float().contiguous(memory_format=torch.channels_last)
                 return g_s(latents, quality.expand(len(part))).float().cpu()
 
-        found: NDArray[np.float32] = torch.cat(self._map(restore, y.split(self._batch))).numpy()
+        found: NDArray[np.float32] = torch.cat(self._map(restore, y.split(self.batch))).numpy()
         return found
+
+    @property
+    def _coder_threads(self) -> int:
+        return 1 if self.device.type == "cpu" else self.threads
 
     def _map(self, function: Callable[[_T], _R], parts: Sequence[_T]) -> list[_R]:
         """Apply `function` to every part: on a CPU side by side, one core each; on a GPU in turn."""
@@ -145,13 +160,13 @@ class Engine:
             with torch.inference_mode():
                 return function(part)
 
-        if self.device.type != "cpu" or len(parts) == 1:
+        if self.device.type != "cpu" or len(parts) == 1 < self.threads:
             return [work(part) for part in parts]
-        return list(_cpu_pool().map(work, parts))
+        return list(_cpu_pool(self.threads).map(work, parts))
 
     def _exact_batch(self, tiles: int) -> int:
         """Tiles whose latents are coded together: they share the steps of the wavefront, but only one core."""
-        cores = _core_count() if self.device.type == "cpu" else 1
+        cores = self.threads if self.device.type == "cpu" else 1
         return min(_MAX_EXACT_BATCH, max(_MIN_EXACT_BATCH, -(-tiles // cores)))
 
     def _at(self, name: str, level: int) -> tuple[Any, torch.Tensor]:
@@ -190,19 +205,32 @@ def _core_count() -> int:
 
 
 @cache
-def _cpu_pool() -> ThreadPoolExecutor:
-    """One thread per core, shared by all engines; inside, PyTorch computes on that thread alone.
+def _cpu_pool(threads: int) -> ThreadPoolExecutor:
+    """One thread per core to use, shared by all engines; inside, PyTorch computes on that thread alone.
 
     Tiles side by side use the cores better than several threads on one tile, and on a busy machine far better: there,
     threads of one operation spend their time waiting for each other.
     """
-    return ThreadPoolExecutor(_core_count(), "ltchm", initializer=torch.set_num_threads, initargs=(1,))
+    return ThreadPoolExecutor(threads, "ltchm", initializer=torch.set_num_threads, initargs=(1,))
 
 
 def _integers(latents: torch.Tensor) -> torch.Tensor:
     # A network fed with absurd pixels may produce absurd latents; the coder carries any int32, so only non-finite
     # values and those beyond it need a bound.
     return torch.nan_to_num(torch.round(latents)).clamp(-(2.0**30), 2.0**30).int().contiguous()
+
+
+def load_transforms(weights: LoadedWeights) -> dict[str, nn.Module]:
+    """g_a, g_s and h_a as trained, in single precision, with their per-quality scales apart."""
+    config = ModelConfig.from_dict(weights.config)
+    transforms: dict[str, nn.Module] = {
+        "g_a": Analysis(config),
+        "g_s": Synthesis(config),
+        "h_a": HyperAnalysis(config),
+    }
+    for name, module in transforms.items():
+        _load(module, weights, f"nn.{name}.")
+    return transforms
 
 
 def _load(module: nn.Module, weights: LoadedWeights, prefix: str) -> None:

@@ -65,6 +65,21 @@ class Georef:
         gcps = tuple({**gcp, "row": gcp["row"] - y0, "col": gcp["col"] - x0} for gcp in self.gcps)
         return replace(self, transform=transform, gcps=gcps, rpcs=rpcs)
 
+    def scaled(self, factor: int) -> Georef:
+        """The same place seen through pixels `factor` times as large, from the same upper left corner."""
+        if factor == 1:
+            return self
+        transform, rpcs = self.transform, self.rpcs
+        if transform is not None:
+            a, b, c, d, e, f = transform
+            transform = (a * factor, b * factor, c, d * factor, e * factor, f)
+        if rpcs is not None:
+            # RPCs count from the centre of the first pixel, control points and transforms from its corner.
+            offsets = {key: (rpcs[key] + 0.5) / factor - 0.5 for key in ("line_off", "samp_off")}
+            rpcs = {**rpcs, **offsets, **{key: rpcs[key] / factor for key in ("line_scale", "samp_scale")}}
+        gcps = tuple({**gcp, "row": gcp["row"] / factor, "col": gcp["col"] / factor} for gcp in self.gcps)
+        return replace(self, transform=transform, gcps=gcps, rpcs=rpcs)
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data."""
         return {

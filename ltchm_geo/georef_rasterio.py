@@ -22,7 +22,7 @@ from rasterio.rpc import RPC
 from .errors import CorruptContainerError
 from .georef import GCP_NUMBERS, GCP_STRINGS, RPC_SCALARS, RPC_VECTORS, BandInfo, Georef, Number, Tags
 
-__all__ = ["apply", "quiet_open", "read_bands", "read_georef"]
+__all__ = ["apply", "quiet_open", "read_bands", "read_georef", "to_wkt"]
 
 # Structural or path-dependent namespaces, which GDAL makes up anew for every file; RPC has its own field.
 _DERIVED_NAMESPACES = frozenset({"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "TIFF", "xml:VRT", "RPC"})
@@ -138,6 +138,14 @@ def _write_tags(dataset: Any, tags: Tags, band: int = 0) -> None:
                 dataset.update_tags(band, ns=namespace, **{key: value})
         else:
             dataset.update_tags(band, ns=namespace or None, **items)
+
+
+def to_wkt(text: str) -> str | None:
+    """WKT2:2019 of a CRS in any form GDAL understands; None for others."""
+    try:
+        return _wkt(CRS.from_user_input(text))
+    except CRSError:
+        return None
 
 
 def _wkt(crs: CRS | None) -> str | None:

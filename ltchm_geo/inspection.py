@@ -5,6 +5,7 @@ Looking needs neither zarr, rasterio nor torch; only a deep verification, which 
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ import numpy as np
 from .container import BandGroup, ContainerReader, Problem, SceneMeta
 from .errors import CorruptTileError
 from .nn.config import MAX_LEVEL, level_to_lambda
+from .scene_meta import array_path
 from .types import TileIndex
 
 __all__ = ["Problem", "SceneInfo", "VerifyReport", "info", "verify"]
@@ -36,13 +38,17 @@ class SceneInfo:
     meta : SceneMeta
         Size, type, bands, georeferencing, tiles, weights.
     sizes : mapping of str to int
-        Bytes on disk: per array, of the ``metadata``, of the ``container`` around them, and in ``total``.
+        Bytes on disk: per array at full resolution, of all ``overviews``, of the ``preview`` (each if there), of the
+        ``metadata``, of the ``container`` around all that, and in ``total``.
+    overview_sizes : tuple of int
+        Bytes of each overview.
     """
 
     path: Path
     form: str
     meta: SceneMeta
     sizes: Mapping[str, int]
+    overview_sizes: tuple[int, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -67,11 +73,11 @@ class SceneInfo:
     @property
     def quality(self) -> int:
         """Quality from 1 to 100 that comes nearest to the scene's level."""
-        return 1 + round(self.meta.level * 99 / MAX_LEVEL)
+        return _quality(self.meta.level)
 
     @property
     def tiles(self) -> int:
-        """Number of tiles in all arrays."""
+        """Number of tiles in all arrays of all levels."""
         return _count_tiles(self.meta)
 
     @property
@@ -92,6 +98,24 @@ class SceneInfo:
             "tiles": self.tiles,
             "sizes": dict(self.sizes),
             **self.meta.to_dict(),
+            "levels": [self.level(level) for level in self.meta.pyramid],
+        }
+
+    def level(self, level: int) -> dict[str, Any]:
+        """A pyramid level: its factor, shape, transform, quality (and its level) and size in bytes."""
+        meta, quality, transform = (
+            self.meta,
+            self.meta.pyramid_quality(level),
+            self.meta.pyramid_georef(level).transform,
+        )
+        arrays = sum(self.sizes[array] for array in meta.arrays)
+        return {
+            "factor": meta.pyramid_factor(level),
+            "shape": list(meta.pyramid_shape(level)),
+            "transform": None if transform is None else list(transform),
+            "quality": _quality(quality),
+            "level": quality,
+            "bytes": self.overview_sizes[level - 1] if level else arrays,
         }
 
 
@@ -103,7 +127,9 @@ def info(src: str | os.PathLike[str]) -> SceneInfo:
     NotAContainerError, IncompleteContainerError, UnsupportedVersionError, CorruptContainerError
     """
     with ContainerReader(src) as reader:
-        return SceneInfo(reader.path, "folder" if reader.path.is_dir() else "file", reader.meta, reader.sizes())
+        form = "folder" if reader.path.is_dir() else "file"
+        overviews = tuple(reader.pyramid_size(level) for level in reader.meta.pyramid[1:])
+        return SceneInfo(reader.path, form, reader.meta, reader.sizes(), overviews)
 
 
 @dataclass(frozen=True)
@@ -188,7 +214,11 @@ def verify(
 
 
 def _count_tiles(meta: SceneMeta) -> int:
-    return meta.grid.shape.y * meta.grid.shape.x * len(meta.arrays)
+    return sum(math.prod(meta.pyramid_grid(level).shape) for level in meta.pyramid) * len(meta.arrays)
+
+
+def _quality(level: int) -> int:
+    return 1 + round(level * 99 / MAX_LEVEL)
 
 
 def _counter(total: int, progress: Progress | None) -> Callable[[int], None]:
@@ -211,33 +241,36 @@ def _decode_all(reader: ContainerReader, device: str, advance: Callable[[int], N
     from .scene_decoder import SceneDecoder
 
     decoder, meta = SceneDecoder(reader, device), reader.meta
-    for shard in meta.grid.shard_indices:
-        for group in meta.groups:
-            yield from _decode_group(decoder, group, shard)
-            advance(reader.manifest.shards[meta.shard_key(group.name, shard)].size)
-        for plane in meta.planes:
-            yield from _decode_plane(reader, plane, shard)
-            advance(reader.manifest.shards[meta.shard_key(plane, shard)].size)
+    for level in meta.pyramid:
+        for shard in reader.grids[level].shard_indices:
+            for group in meta.groups:
+                yield from _decode_group(decoder, group, shard, level)
+                advance(reader.manifest.shards[meta.shard_key(group.name, shard, level)].size)
+            for plane in meta.planes:
+                yield from _decode_plane(reader, plane, shard, level)
+                advance(reader.manifest.shards[meta.shard_key(plane, shard, level)].size)
 
 
-def _decode_group(decoder: Any, group: BandGroup, shard: TileIndex) -> Iterator[Problem]:
+def _decode_group(decoder: Any, group: BandGroup, shard: TileIndex, pyramid: int) -> Iterator[Problem]:
     from .codec import check_latents
     from .scene_decoder import group_coding
 
     reader, meta = decoder.reader, decoder.meta
-    stored = reader.shard_payloads(group.name, shard)
+    stored = reader.shard_payloads(group.name, shard, pyramid)
     payloads = {tile: data for tile, data in stored.items() if isinstance(data, bytes)}
     errors = {tile: data for tile, data in stored.items() if isinstance(data, CorruptTileError)}
     if payloads:
         checked = check_latents(list(payloads.values()), group_coding(meta, group), decoder.engine, meta.tile)
         errors |= {tile: error for tile, error in zip(payloads, checked, strict=True) if error is not None}
     for tile, error in sorted(errors.items()):
-        yield Problem(meta.shard_key(group.name, shard), str(error), group.name, tile)
+        yield Problem(meta.shard_key(group.name, shard, pyramid), str(error), array_path(group.name, pyramid), tile)
 
 
-def _decode_plane(reader: ContainerReader, plane: str, shard: TileIndex) -> Iterator[Problem]:
-    for tile in reader.grid.tiles_in_shard(shard):
+def _decode_plane(reader: ContainerReader, plane: str, shard: TileIndex, pyramid: int) -> Iterator[Problem]:
+    grid = reader.grids[pyramid]
+    for tile in grid.tiles_in_shard(shard):
         try:
-            reader.plane(plane, reader.grid.tile_box(tile))
+            reader.plane(plane, grid.tile_box(tile), pyramid)
         except CorruptTileError as error:
-            yield Problem(reader.meta.shard_key(plane, shard), str(error), plane, tile)
+            key = reader.meta.shard_key(plane, shard, pyramid)
+            yield Problem(key, str(error), array_path(plane, pyramid), tile)

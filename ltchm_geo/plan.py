@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from .raster import Source
 from .survey import Survey
 from .tiles import TileGrid
 from .timing import StageClock
+from .types import PixelBox
 from .version import __version__
 
 __all__ = ["DEFAULT_QUALITY", "describe_scene", "level_of"]
@@ -46,14 +48,25 @@ def level_of(quality: int | None, lambda_: float | None) -> int:
 
 
 def describe_scene(
-    source: Source, engine: Engine, level: int, tile_size: int, shard_tiles: int, clock: StageClock
+    source: Source,
+    engine: Engine,
+    level: int,
+    tile_size: int,
+    shard_tiles: int,
+    clock: StageClock,
+    *,
+    boxes: Sequence[PixelBox] | None = None,
 ) -> SceneMeta:
-    """Everything about the scene but its pixels. Looks at all pixels first, where mapping or fill depend on them."""
+    """Everything about the scene but its pixels.
+
+    Where mapping or fill depend on them, looks at all pixels first, or at those of `boxes` for a guess.
+    """
     nodata = _usable_nodata(source)
     survey = None
     if source.dtype != np.uint8 or (nodata is None and source.mask_kind in ("alpha", "mask")):
         with clock("survey"):
-            survey = _survey(source, TileGrid(source.shape, tile_size, shard_tiles))
+            grid = TileGrid(source.shape, tile_size, shard_tiles)
+            survey = _survey(source, boxes or [grid.shard_box(shard) for shard in grid.shard_indices])
 
     def fill(band: int) -> Number | None:
         if nodata is not None or survey is None:
@@ -93,12 +106,11 @@ def _usable_nodata(source: Source) -> Number | None:
     return nodata if nodata is not None and representable(nodata, source.dtype) else None
 
 
-def _survey(source: Source, grid: TileGrid) -> Survey:
-    """Look at every pixel once, three bands of a shard at a time."""
+def _survey(source: Source, boxes: Sequence[PixelBox]) -> Survey:
+    """Look at every pixel of the boxes once, three bands at a time."""
     survey = Survey(source.dtype, len(source.bands))
     coded = [band for band in range(len(source.bands)) if band != source.alpha]
-    for shard in grid.shard_indices:
-        box = grid.shard_box(shard)
+    for box in boxes:
         mask = source.read_mask(box)
         for start in range(0, len(coded), 3):
             bands = coded[start : start + 3]

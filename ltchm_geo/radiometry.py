@@ -29,6 +29,7 @@ __all__ = [
     "find_outliers",
     "from_model",
     "to_model",
+    "to_pixels",
 ]
 
 Mask = NDArray[np.bool_]
@@ -132,9 +133,17 @@ def from_model(
         # NaN cannot come out of a sound network; should it, a covered value is better than undefined behaviour.
         with np.errstate(over="ignore"):  # infinity is clipped like any other value
             exact = np.nan_to_num(value.astype(np.float64), nan=0.0) / mapping.scale + mapping.offset
-        out[...] = np.clip(np.rint(exact) if dtype.kind != "f" else exact, low, high).astype(dtype)
-        if nodata is not None and not math.isnan(nodata) and representable(nodata, dtype):
-            _avoid(out, exact, out.dtype.type(nodata), (low, high))
+        out[...] = to_pixels(exact, dtype, nodata, (low, high))
+    return pixels
+
+
+def to_pixels(
+    exact: NDArray[np.float64], dtype: np.dtype[Any], nodata: Number | None, covered: tuple[float, float]
+) -> NDArray[Any]:
+    """Values as pixels of one band: integers rounded half to even, clipped to `covered`, moved off `nodata`."""
+    pixels: NDArray[Any] = np.clip(np.rint(exact) if dtype.kind != "f" else exact, *covered).astype(dtype)
+    if nodata is not None and not math.isnan(nodata) and representable(nodata, dtype):
+        _avoid(pixels, exact, dtype.type(nodata), covered)
     return pixels
 
 

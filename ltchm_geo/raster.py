@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 import threading
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,20 +21,22 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from ._recognise import is_scene
 from .errors import AlreadyCompressedError, SourceError, SourceReadError, UnsupportedRasterError, UsageError
 from .georef import alpha_band
 from .georef_rasterio import quiet_open, read_bands, read_georef
 from .geotiff import GeotiffWriter, create_geotiff
+from .source import MaskKind, Source, mask_kind
 from .types import PIXEL_DTYPES, PixelBox, Shape2d
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["GeotiffWriter", "MaskKind", "Source", "create_geotiff", "open_source"]
 
 MAX_SIDE = 2**31 - 1  # GDAL's own limit; larger sizes are damaged headers
 MAX_PIXELS = 2**45  # six million kilometres squared at 30 m: no scene, a damaged header
 
-MaskKind = Literal["none", "nodata", "alpha", "mask", "nan"]
-
-_MANIFEST = "ltchm-manifest.json"
 _LOSSLESS_ADVICE = "use a lossless format instead, for example gdal_translate -co COMPRESS=ZSTD"
 
 
@@ -44,9 +46,9 @@ def open_source(src: str | os.PathLike[str] | Any) -> Iterator[Source]:
 
     Parameters
     ----------
-    src : path, anything else `rasterio.open` takes by name, or an open rasterio dataset
+    src : path, anything else `rasterio.open` takes by name, an open rasterio dataset, or an xarray object
         A path is opened once per reading thread, so that threads do not wait for each other; an open dataset is used
-        behind a lock and stays open.
+        behind a lock and stays open. What xarray objects must be like, says `array_source`.
 
     Raises
     ------
@@ -55,34 +57,27 @@ def open_source(src: str | os.PathLike[str] | Any) -> Iterator[Source]:
     UnsupportedRasterError, AlreadyCompressedError
         If there is one that must not be coded lossily.
     """
+    if _is_xarray(src):
+        from .array_source import ArraySource
+
+        yield ArraySource(src)
+        return
     handles = _ThreadHandles(os.fspath(src)) if isinstance(src, str | os.PathLike) else _SharedHandle(src)
     try:
         with handles.dataset() as dataset:
-            source = Source(dataset, handles)
+            source = _RasterSource(dataset, handles)
         yield source
     finally:
         handles.close()
 
 
-class Source:
-    """An open raster. Reading is safe from any number of threads.
+def _is_xarray(src: object) -> TypeGuard[xr.DataArray | xr.Dataset]:
+    xarray = sys.modules.get("xarray")  # nobody has an xarray object who has not loaded xarray
+    return xarray is not None and isinstance(src, xarray.DataArray | xarray.Dataset)
 
-    Attributes
-    ----------
-    name : str
-        Path or dataset name, for messages.
-    shape : Shape2d
-    dtype : np.dtype
-        One of `PIXEL_DTYPES`; all bands share it.
-    bands : tuple of BandInfo
-    georef : Georef
-    alpha : int or None
-        0-based number of the alpha band.
-    mask_kind : "mask" (a mask band), "alpha", "nodata", "nan" (floats whose NaN are holes) or "none"
-        What marks holes in this raster; the first that applies. Nodata values may come on top of an alpha or mask band.
-    nbytes_file : int or None
-        Size of the raster's files on disk, side-car files included; None where there are none.
-    """
+
+class _RasterSource:
+    """An open raster; see `Source`."""
 
     def __init__(self, dataset: Any, handles: _Handles):
         self.name = str(dataset.name)
@@ -97,32 +92,13 @@ class Source:
         self._handles = handles
 
     def read(self, box: PixelBox, bands: Sequence[int]) -> NDArray[Any]:
-        """Read pixels.
-
-        Parameters
-        ----------
-        box : PixelBox
-            Must lie inside the raster.
-        bands : 0-based band numbers
-
-        Returns
-        -------
-        (bands, box.height, box.width) array of the raster's own type.
-
-        Raises
-        ------
-        SourceReadError
-            If the file is damaged there.
-        """
+        """See `Source.read`."""
         numbers = [band + 1 for band in bands]
         pixels: NDArray[Any] = self._read(box, lambda dataset, window: dataset.read(numbers, window=window))
         return pixels
 
     def read_mask(self, box: PixelBox) -> NDArray[np.bool_] | None:
-        """What the alpha or mask band says: (box.height, box.width), True = valid; None where there is no such band.
-
-        Only alpha 0 is invalid: translucent pixels have colours worth keeping. Nodata is not looked at here.
-        """
+        """See `Source.read_mask`."""
         if self.mask_kind == "mask":
             band = 1 if self.alpha != 0 else 2
             values: NDArray[Any] = self._read(box, lambda dataset, window: dataset.read_masks(band, window=window))
@@ -201,7 +177,7 @@ class _ThreadHandles:
 
 
 def _open(path: str) -> Any:
-    if _is_compressed_scene(path):
+    if is_scene(path):
         raise AlreadyCompressedError(
             f"{path} is a compressed scene already: coding it again would only lose quality; decompress it first"
         )
@@ -209,18 +185,6 @@ def _open(path: str) -> Any:
         return quiet_open(path)
     except (RasterioError, OSError, ValueError) as error:
         raise SourceError(f"{path} {_why_not_open(path, error)}") from error
-
-
-def _is_compressed_scene(path: str) -> bool:
-    if path.endswith(".ltchm") and os.path.exists(path):
-        return True
-    if os.path.isdir(path):
-        return os.path.exists(os.path.join(path, _MANIFEST))
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _MANIFEST in archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return False  # not a local zip file: GDAL decides what it is
 
 
 def _why_not_open(path: str, error: Exception) -> str:
@@ -295,14 +259,8 @@ def _refuse_classes(dataset: Any, name: str) -> None:
 
 def _mask_kind(dataset: Any, alpha: int | None) -> MaskKind:
     flags = dataset.mask_flag_enums[1 if alpha == 0 else 0]
-    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
-        return "mask"
-    if alpha is not None:
-        return "alpha"
-    nodata = dataset.nodatavals[0]
-    if nodata is not None and not math.isnan(nodata):
-        return "nodata"
-    return "nan" if np.dtype(dataset.dtypes[0]).kind == "f" else "none"
+    mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+    return mask_kind(np.dtype(dataset.dtypes[0]), dataset.nodatavals[0], alpha=alpha is not None, mask=mask)
 
 
 def _size_on_disk(dataset: Any) -> int | None:

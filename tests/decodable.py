@@ -9,7 +9,7 @@ import numpy as np
 from scenes import ALPHA, MASK, META, SHAPE, SHARDS
 
 from ltchm_geo.bitstream import TileMode, TilePayload
-from ltchm_geo.container import ContainerWriter
+from ltchm_geo.container import ContainerWriter, SceneMeta
 from ltchm_geo.georef import Georef
 from ltchm_geo.types import TileIndex
 
@@ -33,11 +33,12 @@ def pixels() -> np.ndarray:
     return found
 
 
-def write_decodable(path: Path, broken: tuple[str, TileIndex] | None = None) -> Path:
-    grid = DECODABLE.grid
-    with ContainerWriter(path, DECODABLE) as writer:
+def write_decodable(path: Path, broken: tuple[str, TileIndex] | None = None, meta: SceneMeta = DECODABLE) -> Path:
+    """The scene; `meta` may differ from `DECODABLE` in what does not concern pixels."""
+    grid = meta.grid
+    with ContainerWriter(path, meta) as writer:
         for shard in SHARDS:
-            for group in DECODABLE.groups:
+            for group in meta.groups:
                 chunks = {
                     grid.slot(tile): TilePayload(TileMode.CONSTANT, body=colours(group.bands, tile)).pack()
                     for tile in grid.tiles_in_shard(shard)

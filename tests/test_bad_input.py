@@ -234,7 +234,7 @@ def describe(members: dict[str, bytes], **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        (lambda m: describe(m, format=1), UnsupportedVersionError, "update"),
+        (lambda m: describe(m, format=2), UnsupportedVersionError, "update"),
         (lambda m: describe(m, shape=[2**31, 2**31]), CorruptContainerError, None),
         (lambda m: describe(m, shape=[2**30, 2**14]), ContainerError, None),
         (lambda m: describe(m, tile=2**20), CorruptContainerError, None),

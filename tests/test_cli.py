@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,10 @@ from ltchm_geo.errors import CorruptTileError, DestinationExistsError, Unsupport
 
 DATA = Path(__file__).parent / "data"
 HEAVY = ("torch", "numba", "rasterio", "zarr", "dask", "xarray", "scipy", "rich")
-COMMANDS = ("compress", "decompress", "info", "verify", "compare", "train")
+COMMANDS = (
+    *("compress", "estimate", "decompress", "serve", "preview", "footprint"),
+    *("info", "verify", "compare", "train"),
+)
 
 Fake = Callable[[str, Callable[..., Any]], None]
 
@@ -97,7 +101,7 @@ def test_help_fits_and_shows_an_example(command: str, capsys: pytest.CaptureFixt
 def test_help_lists_the_commands_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out.split("Commands:")[1]
-    assert [line.split()[0] for line in shown.splitlines() if line.strip()][: len(COMMANDS)] == list(COMMANDS)
+    assert re.findall(r"^  (\w+) ", shown, re.MULTILINE)[: len(COMMANDS)] == list(COMMANDS)
 
 
 def test_without_arguments_help_is_shown_and_it_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,7 +211,8 @@ def test_compress_passes_options_on(fake: Fake, capsys: pytest.CaptureFixture[st
 
     fake("compress_raster", compress_raster)
     arguments = "compress a.tif b.ltchm --lambda 1024 --model tag --device cpu --tile-size 128 --measure --workers 3"
-    assert main([*arguments.split(), "--overwrite"]) == 0
+    more = "--overwrite --overviews 2,8 --overview-quality 70 --no-preview"
+    assert main([*arguments.split(), *more.split()]) == 0
     assert seen.pop("progress") is None  # nobody looks: standard error is no terminal
     assert seen == {
         "src": "a.tif",
@@ -219,11 +224,29 @@ def test_compress_passes_options_on(fake: Fake, capsys: pytest.CaptureFixture[st
         "tile_size": 128,
         "overwrite": True,
         "measure": True,
+        "overviews": (2, 8),
+        "overview_quality": 70,
+        "preview": False,
         "workers": 3,
     }
     shown = capsys.readouterr().out
     for expected in ("1 kB for 48 kB", "48.0 times smaller, 0.500 bits", "3 latent, 1 lossless", "41.23", "inf"):
         assert expected in shown
+
+
+@pytest.mark.parametrize(("text", "value"), [("auto", None), ("none", False), ("4", (4,)), ("2, 4,8", (2, 4, 8))])
+def test_overviews_to_make(text: str, value: Any, fake: Fake) -> None:
+    seen: dict[str, Any] = {}
+    fake("compress_raster", lambda *_args, **keywords: seen.update(keywords) or Result(**COMPRESSED))
+    assert main(["compress", "a.tif", "--overviews", text]) == 0
+    assert (seen["overviews"], seen["preview"]) == (value, None)
+
+
+@pytest.mark.parametrize("text", ["", "2;4", "two", "-2", "2,,4", "1.5"])
+def test_overviews_that_make_no_sense(text: str, fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake("compress_raster", raising(AssertionError("must not be called")))
+    assert main(["compress", "a.tif", "--overviews", text]) == 2
+    assert "neither auto nor none nor a list" in capsys.readouterr().err
 
 
 def test_compress_json(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,9 +273,12 @@ def test_decompress_passes_options_on(fake: Fake, capsys: pytest.CaptureFixture[
 
     fake("decompress_raster", decompress_raster)
     assert main(["decompress", "a.ltchm", "--window", "1", "2", "3", "4", "--bands", "4,3,2", "--allow-damaged"]) == 0
+    assert seen["level"] == 0
     assert (seen["window"], seen["bands"], seen["allow_damaged"]) == ((1, 2, 3, 4), (4, 3, 2), True)
     assert (seen["dst"], seen["overwrite"], seen["device"], seen["workers"]) == (None, False, "auto", None)
     assert capsys.readouterr().out.startswith("b.tif\n")
+    assert main(["decompress", "a.ltchm", "--level", "2"]) == 0
+    assert seen["level"] == 2
 
 
 def test_decompress_warns_of_damage(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:

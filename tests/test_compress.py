@@ -30,7 +30,7 @@ from rasters import (
     write_tif,
 )
 
-from ltchm_geo import compress, compress_raster, decompress_raster
+from ltchm_geo import compress, compress_raster, decompress_raster, raster, scene_encoder
 from ltchm_geo.container import ContainerReader
 from ltchm_geo.errors import DestinationError, DestinationExistsError, UsageError
 from ltchm_geo.plan import level_of
@@ -332,7 +332,7 @@ def test_memory_is_bounded_by_shards_in_work(tmp_path: Path, monkeypatch: pytest
     """However many shards there are, no more are held than there are workers, and none is larger than asked for."""
     source = write_tif(tmp_path / "a.tif", smooth(1, 128, 128 * 12))
     lock, held, most, reads = threading.Lock(), 0, 0, []
-    store, read = compress._ShardEncoder.store, compress.Source.read
+    store, read = scene_encoder._LevelEncoder.store, raster._RasterSource.read
 
     def counted(self: Any, *arguments: Any) -> int:
         nonlocal held, most
@@ -349,9 +349,9 @@ def test_memory_is_bounded_by_shards_in_work(tmp_path: Path, monkeypatch: pytest
         reads.append(box.height * box.width)
         return read(self, box, bands)
 
-    monkeypatch.setattr(compress._ShardEncoder, "store", counted)
-    monkeypatch.setattr(compress.Source, "read", noted)
-    compress_raster(source, tile_size=128, shard_tiles=1, workers=3)
+    monkeypatch.setattr(scene_encoder._LevelEncoder, "store", counted)
+    monkeypatch.setattr(raster._RasterSource, "read", noted)
+    compress_raster(source, tile_size=128, shard_tiles=1, workers=3, overviews=(2, 4))  # which read no pixel again
     assert 1 <= most <= 3
     assert len(reads) == 12
     assert max(reads) == 128 * 128

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from scenes import ALPHA, MASK, META, SHAPE, SHARDS, payload, put_all, write
 from ltchm_geo import _store
 from ltchm_geo._json import dumps
 from ltchm_geo._store import member_method
-from ltchm_geo.container import MANIFEST_KEY, BandGroup, ContainerReader, ContainerWriter, SceneMeta
+from ltchm_geo.container import MANIFEST_KEY, BandGroup, ContainerReader, ContainerWriter, Overview, SceneMeta
 from ltchm_geo.errors import (
     ContainerError,
     CorruptContainerError,
@@ -521,7 +522,7 @@ def test_hostile_json(file, key, text):
 
 def test_newer_versions(file):
     with pytest.raises(UnsupportedVersionError, match=r"scene\.ltchm.*update"):
-        ContainerReader(edit_json(file, "zarr.json", lambda scene: scene.update(format=1, unknown=2)))
+        ContainerReader(edit_json(file, "zarr.json", lambda scene: scene.update(format=2, unknown=2)))
 
 
 def test_newer_manifest(file):
@@ -533,6 +534,50 @@ def test_newer_manifest(file):
 def test_huge_declared_shape(file, shape):
     with pytest.raises(CorruptContainerError):
         ContainerReader(edit_json(file, "zarr.json", lambda scene: scene.update(shape=shape)))
+
+
+def test_levels_that_are_not_there(file):
+    overview = {"factor": 2, "level": 0}
+    with pytest.raises(CorruptContainerError, match="exactly the shards"):
+        ContainerReader(edit_json(file, "zarr.json", lambda scene: scene.update(overviews=[overview])))
+
+
+def test_a_shard_of_a_level_is_missing(tmp_path):
+    meta = replace(META, overviews=(Overview(2, 0),))
+    with ContainerWriter(tmp_path / "a.ltchm", meta) as writer:
+        put_all(writer)
+        with pytest.raises(UsageError, match="4 of 20 shards"):
+            writer.finish()
+    assert not list(tmp_path.iterdir())
+
+
+def test_levels_keep_to_themselves(tmp_path):
+    """The same place in two levels is two tiles; each level has its own grid."""
+    meta = replace(META, overviews=(Overview(2, 0),))
+    grid, first = meta.pyramid_grid(1), TileIndex(0, 0)
+    with ContainerWriter(tmp_path / "a.ltchm", meta) as writer:
+        put_all(writer)
+        for group in ("g0", "g1"):
+            chunks = {grid.slot(tile): payload("overview", tile) for tile in grid.tiles_in_shard(first)}
+            writer.put_shard(group, first, chunks, 1)
+        with pytest.raises(UsageError, match="not bool"):
+            writer.put_plane_shard("mask", first, MASK, 1)
+        writer.put_plane_shard("mask", first, MASK[::2, ::2], 1)
+        writer.put_plane_shard("alpha", first, ALPHA[::2, ::2], 1)
+        with pytest.raises(IndexError):
+            writer.put_shard("g0", TileIndex(0, 1), chunks, 1)
+        writer.finish()
+    with ContainerReader(tmp_path / "a.ltchm") as reader:
+        assert reader.grids == (META.grid, grid)
+        assert reader.tile_payload("g0", TileIndex(1, 1)) == payload("g0", TileIndex(1, 1))
+        assert reader.tile_payload("g0", TileIndex(1, 1), 1) == payload("overview", TileIndex(1, 1))
+        whole = PixelBox(0, 0, 75, 110)
+        np.testing.assert_array_equal(reader.plane("alpha", whole, 1), ALPHA[::2, ::2])
+        np.testing.assert_array_equal(reader.plane("mask", whole, 1), MASK[::2, ::2])
+        with pytest.raises(UsageError, match="not inside"):
+            reader.plane("mask", PixelBox(0, 0, 76, 1), 1)
+        assert reader.verify() == []
+        assert reader.pyramid_size(1) == reader.sizes()["overviews"]
 
 
 def test_manifest_missing(file):

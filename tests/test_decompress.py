@@ -90,9 +90,9 @@ def test_only_needed_tiles_are_decoded(scene: Path, monkeypatch: pytest.MonkeyPa
     seen: list[tuple[str, TileIndex]] = []
     original = ContainerReader.tile_payload
 
-    def noted(self: ContainerReader, array: str, tile: TileIndex) -> bytes:
+    def noted(self: ContainerReader, array: str, tile: TileIndex, pyramid: int = 0) -> bytes:
         seen.append((array, tile))
-        return original(self, array, tile)
+        return original(self, array, tile, pyramid)
 
     monkeypatch.setattr(ContainerReader, "tile_payload", noted)
     decompress_raster(scene, window=(70, 70, 10, 10), bands=[5])
@@ -219,7 +219,7 @@ def test_progress_and_shards_in_work(coast: Path, monkeypatch: pytest.MonkeyPatc
     lock, held, most = threading.Lock(), 0, 0
     read = scene_decoder.SceneDecoder.read
 
-    def counted(self: Any, box: Any, bands: Any) -> Any:
+    def counted(self: Any, box: Any, bands: Any, pyramid: int) -> Any:
         nonlocal held, most
         assert box.height <= 128
         assert box.width <= 128
@@ -227,7 +227,7 @@ def test_progress_and_shards_in_work(coast: Path, monkeypatch: pytest.MonkeyPatc
             held += 1
             most = max(most, held)
         try:
-            return read(self, box, bands)
+            return read(self, box, bands, pyramid)
         finally:
             with lock:
                 held -= 1

@@ -11,6 +11,8 @@ import pytest
 import rasterio
 from click.testing import CliRunner
 
+import ltchm_geo
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DATA = Path(__file__).parent / "data"
 
@@ -89,3 +91,36 @@ def test_rate_distortion_table(tiny: Path) -> None:
     ours, theirs = int(cells[3]), int(cells[6])
     assert theirs == pytest.approx(ours, rel=0.2)
     assert float(cells[7]) > 20  # the reference is a real codec, whatever the random network does
+
+
+def test_open_in_place(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = example("06_open_in_place")
+    monkeypatch.setattr(module, "SCREEN", (24, 32))
+    monkeypatch.setattr(module.ContainerReader, "tile_payload", module.ContainerReader.tile_payload)  # put back after
+    source = DATA / "farmland_rgbn_u8_nodata0.tif"
+    tiles = []
+    for overviews in (False, (2,)):
+        path = tmp_path / "a.ltchm"
+        ltchm_geo.compress_raster(source, path, tile_size=128, overviews=overviews, overwrite=True)
+        steps = module.play(str(path), 0)
+        assert [step["step"] for step in steps] == ["open", "whole scene"]
+        tiles.append(steps[1]["tiles"])
+        assert len(module.play(str(path), 1)) == 1 + 1 + len(module.PANS)
+    assert tiles[1] < tiles[0]
+
+
+@pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+def test_ndvi(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, out = example("08_ndvi_xarray"), tmp_path / "ndvi.tif"
+    scene = DATA / "farmland_rgbn_u8_nodata0.tif"
+    monkeypatch.setattr(module, "SCENE", scene)
+    result = CliRunner().invoke(module.main, [str(out)], catch_exceptions=False)
+    with rasterio.open(scene) as source:
+        red, _, _, nir = source.read(masked=True).astype("float64")[[0, 1, 2, 3]]
+        expected = ((nir - red) / (nir + red)).mean()
+        assert f"mean NDVI of the original: {expected:.4f}" in result.output
+        with rasterio.open(out) as found:
+            assert found.crs == source.crs
+            assert found.shape == (source.height // 4, source.width // 4)
+            assert found.transform.a == pytest.approx(4 * source.transform.a)
+            assert np.nanmax(np.abs(found.read())) <= 1

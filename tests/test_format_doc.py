@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ltchm_geo import _store, bitstream, manifest, scene_meta, weights
+from ltchm_geo import _store, bitstream, manifest, pyramid, scene_meta, weights
 from ltchm_geo.entropy import tables
 
 TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
@@ -20,6 +20,10 @@ TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="ut
         f"| shards of all arrays | {scene_meta.MAX_SHARDS:,} |",
         f"| `zarr.json` | {manifest.MAX_JSON >> 20} MiB |",
         f"| manifest | {manifest.MAX_MANIFEST >> 20} MiB |",
+        f"| preview | {manifest.MAX_PREVIEW >> 20} MiB, {pyramid.PREVIEW_SIDE} x {pyramid.PREVIEW_SIDE} pixels |",
+        f"| `format` | {scene_meta.FORMAT_VERSION} |",
+        f"`format` ({scene_meta.FORMAT_VERSION}), `complete` (true)",
+        f"| 0 | format version: {bitstream.FORMAT_VERSION} |",
         f"| a deflated document, as it is stored | {_store._MAX_DOCUMENT >> 20} MiB |",
         f"{_store._MAX_DIRECTORY >> 20} MiB, {_store.MAX_MEMBERS:,} members, names of {_store._MAX_NAME} characters",
         f"| weights file | {weights.MAX_BYTES >> 30} GiB |",

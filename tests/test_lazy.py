@@ -32,9 +32,9 @@ def touched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, TileIndex]]:
     seen: list[tuple[str, TileIndex]] = []
     original = ContainerReader.tile_payload
 
-    def noted(self: ContainerReader, array: str, tile: TileIndex) -> bytes:
+    def noted(self: ContainerReader, array: str, tile: TileIndex, pyramid: int = 0) -> bytes:
         seen.append((array, tile))
-        return original(self, array, tile)
+        return original(self, array, tile, pyramid)
 
     monkeypatch.setattr(ContainerReader, "tile_payload", noted)
     return seen

@@ -8,7 +8,7 @@ from scenes import META
 
 from ltchm_geo import scene_meta
 from ltchm_geo._json import dumps, loads
-from ltchm_geo.container import BandGroup, SceneMeta
+from ltchm_geo.container import BandGroup, Overview, SceneMeta
 from ltchm_geo.errors import (
     CorruptContainerError,
     UsageError,
@@ -23,6 +23,7 @@ from ltchm_geo.types import Shape2d
     [
         META,
         replace(META, weights=None, weights_tag=None, mask=False, source={}),
+        replace(META, overviews=(Overview(2, 7), Overview(128, 112))),
         SceneMeta(
             Shape2d(1, 1),
             "float64",
@@ -83,6 +84,15 @@ def test_meta_nan_survives():
         {"source": {"a": []}},
         {"georef": {}},
         {"surprise": 1},
+        {"overviews": None},
+        {"overviews": [2]},
+        {"overviews": [{"factor": 2}]},
+        {"overviews": [{"factor": 2, "level": 0, "shape": [75, 110]}]},
+        {"overviews": [{"factor": 2, "level": 113}]},
+        {"overviews": [{"factor": 2, "level": None}]},
+        *({"overviews": [{"factor": factor, "level": 0}]} for factor in (0, 1, -2, 3, 2.0, True, "2", 256, 2**40)),
+        {"overviews": [{"factor": 4, "level": 0}, {"factor": 2, "level": 0}]},
+        {"overviews": [{"factor": 4, "level": 0}, {"factor": 4, "level": 0}]},
     ],
 )
 def test_meta_is_strict(change):
@@ -109,6 +119,19 @@ def test_group_is_strict(change):
     groups = META.to_dict()["groups"]
     with pytest.raises(CorruptContainerError):
         SceneMeta.from_dict({**META.to_dict(), "groups": [{**groups[0], **change}, groups[1]]})
+
+
+def test_version_0_has_no_overviews():
+    older = {key: value for key, value in META.to_dict().items() if key != "overviews"}
+    assert SceneMeta.from_dict({**older, "format": 0}) == META
+    with pytest.raises(CorruptContainerError, match="lacks overviews"):
+        SceneMeta.from_dict(older)
+
+
+def test_shards_of_overviews_count():
+    large = replace(META, shape=Shape2d(38_400, 38_400))  # 300 x 300 shards of four arrays
+    with pytest.raises(UsageError, match="450000 shards"):
+        replace(large, overviews=(Overview(2, 0),))
 
 
 def test_writer_refuses_contradictory_meta():

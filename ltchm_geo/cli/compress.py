@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from ltchm_geo.compress import CompressResult
 
 
+def _parse_overviews(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...] | Literal[False] | None:
+    if value in ("auto", "none"):
+        return None if value == "auto" else False
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise click.BadParameter(f"{value!r} is neither auto nor none nor a list of factors such as 2,4,8.", ctx, param)
+    return tuple(map(int, parts))
+
+
 @click.command(
     short_help="Compress a raster.",
     epilog="""
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
       ltchm compress scene.tif small.ltchm --quality 20
       ltchm compress scene.tif --lambda 1024 --measure
       ltchm compress scene.tif scene.zarr --device cuda --json
+      ltchm compress scene.tif --overviews 2,4,8,16 --overview-quality 70
     """,
 )
 @click.argument("src")
@@ -58,6 +68,20 @@ if TYPE_CHECKING:
     metavar="PIXELS",
     help="Side of a tile, a multiple of 64.",
 )
+@click.option(
+    "--overviews",
+    default="auto",
+    show_default=True,
+    callback=_parse_overviews,
+    metavar="FACTORS",
+    help="Coarser copies to store: auto (4,8,16,... for scenes longer than 2048 pixels), none, or factors such as 2,4.",
+)
+@click.option("--overview-quality", type=click.IntRange(1, 100), metavar="Q", help="Theirs, if not that of the scene.")
+@click.option(
+    "--preview/--no-preview",
+    default=None,
+    help="Store a JPEG quick-look; for scenes longer than 2048 pixels unless told otherwise.",
+)
 @click.option("--measure", is_flag=True, help="Decode the result and report PSNR and largest error per band.")
 @device_option
 @workers_option
@@ -71,6 +95,9 @@ def compress(
     lambda_: float | None,
     model: str | None,
     tile_size: int,
+    overviews: tuple[int, ...] | Literal[False] | None,
+    overview_quality: int | None,
+    preview: bool | None,
     measure: bool,
     device: str,
     workers: int | None,
@@ -98,6 +125,9 @@ def compress(
             model=model,
             device=device,
             tile_size=tile_size,
+            overviews=overviews,
+            overview_quality=overview_quality,
+            preview=preview,
             overwrite=overwrite,
             measure=measure,
             workers=workers,

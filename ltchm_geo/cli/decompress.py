@@ -26,6 +26,7 @@ _WINDOW = (click.IntRange(min=0), click.IntRange(min=0), click.IntRange(min=1), 
       ltchm decompress scene.ltchm
       ltchm decompress scene.ltchm part.tif --window 2048 4096 512 512
       ltchm decompress scene.ltchm infrared.tif --bands 4,3,2
+      ltchm decompress scene.ltchm small.tif --level 1
     """,
 )
 @click.argument("src")
@@ -34,9 +35,16 @@ _WINDOW = (click.IntRange(min=0), click.IntRange(min=0), click.IntRange(min=1), 
     "--window",
     type=_WINDOW,
     metavar="ROW COL HEIGHT WIDTH",
-    help="Only these pixels; rows and columns count from 0 at the upper left.",
+    help="Only these pixels (of the level); rows and columns count from 0 at the upper left.",
 )
 @click.option("--bands", callback=parse_bands, metavar="1,2,3", help="Only these bands, in this order.")
+@click.option(
+    "--level",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Restore overview N instead of full resolution (0); `ltchm info` lists them.",
+)
 @click.option("--allow-damaged", is_flag=True, help="Put nodata (or 0) in place of damaged tiles instead of stopping.")
 @device_option
 @workers_option
@@ -48,6 +56,7 @@ def decompress(
     dst: str | None,
     window: tuple[int, int, int, int] | None,
     bands: tuple[int, ...] | None,
+    level: int,
     allow_damaged: bool,
     device: str,
     workers: int | None,
@@ -69,6 +78,7 @@ def decompress(
             dst,
             window=window,
             bands=bands,
+            level=level,
             device=device,
             overwrite=overwrite,
             allow_damaged=allow_damaged,

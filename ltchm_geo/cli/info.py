@@ -46,6 +46,7 @@ def _describe(found: SceneInfo) -> str:
         ("quality", f"{found.quality} of 100 (level {meta.level})"),
         ("weights", f"{meta.weights_tag or 'unnamed'} (SHA-256 {meta.weights[:16]}...)" if meta.weights else "none"),
         ("tiles", f"{shape.x} x {shape.y} of {meta.tile} pixels, in shards of {meta.shard} x {meta.shard}"),
+        ("overviews", _overviews(found)),
         ("CRS", text.crs_name(meta.georef.crs) or "none"),
         ("pixel size", _pixel_size(meta.georef.transform)),
         ("origin", _origin(meta.georef.transform)),
@@ -72,9 +73,17 @@ def _band_table(found: SceneInfo) -> str:
         )
         for number, band in enumerate(meta.bands)
     ]
-    sizes = [(name, text.size(found.sizes[name])) for name in (*meta.arrays, "metadata", "container")]
+    parts = [name for name in found.sizes if name not in ("overviews", "total")]
+    sizes = [(name, text.size(found.sizes[name])) for name in parts]
+    levels = [(f"overview {n}", text.size(size)) for n, size in enumerate(found.overview_sizes, start=1)]
+    sizes[len(meta.arrays) : len(meta.arrays)] = levels
     bands = text.table(("band", "name", "colour", "nodata", "unit", "stored in"), rows, left=(1, 2, 4, 5))
     return f"{bands}\n\n{text.table(('part', 'size'), sizes)}"
+
+
+def _overviews(found: SceneInfo) -> str | None:
+    levels = [(number, found.level(number)) for number in found.meta.pyramid[1:]]
+    return ", ".join(f"{n}: {v['shape'][1]} x {v['shape'][0]} (quality {v['quality']})" for n, v in levels) or None
 
 
 def _pixel_size(transform: tuple[float, ...] | None) -> str | None:

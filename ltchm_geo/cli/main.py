@@ -6,7 +6,6 @@ No command is imported before it is asked for, and none imports anything heavy b
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import sys
@@ -14,10 +13,11 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import click
 
+from ltchm_geo.cli.lazy_group import LazyGroup
 from ltchm_geo.cli.options import write_event
 from ltchm_geo.errors import LtchmError
 
@@ -25,12 +25,18 @@ __all__ = ["cli", "main"]
 
 _COMMANDS = {
     "compress": "ltchm_geo.cli.compress",
+    "estimate": "ltchm_geo.cli.estimate",
     "decompress": "ltchm_geo.cli.decompress",
+    "serve": "ltchm_geo.cli.serve",
+    "preview": "ltchm_geo.cli.preview",
+    "footprint": "ltchm_geo.cli.footprint",
     "info": "ltchm_geo.cli.info",
     "verify": "ltchm_geo.cli.verify",
     "compare": "ltchm_geo.cli.compare",
     "train": "ltchm_geo.cli.train",
     "export": "ltchm_geo.cli.export",
+    "bench": "ltchm_geo.cli.bench",
+    "about": "ltchm_geo.cli.about",
 }
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _TERMINATED = 143  # 128 + SIGTERM
@@ -51,18 +57,10 @@ class Failure(click.ClickException):
         click.echo(f"ltchm: error: {self.message}", file=file, err=file is None)
 
 
-class Commands(click.Group):
+class Commands(LazyGroup):
     """The commands, each imported when it is needed, listed in the order one meets them."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in help order."""
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command's module."""
-        if cmd_name not in _COMMANDS:
-            return None
-        return cast(click.Command, getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name))
+    modules = _COMMANDS
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run, with the library's errors as click's."""

@@ -22,18 +22,23 @@ from typing import Any
 import click
 
 __all__ = [
+    "PROTOCOL",
     "Reporter",
     "device_option",
     "json_option",
     "jsonable",
     "overwrite_option",
     "parse_bands",
+    "parse_numbers",
     "quiet_option",
     "workers_option",
     "write_event",
 ]
 
 Progress = Callable[[int, int], None]
+
+#: Grows when programs that read the JSON events would have to change; `ltchm about --json` tells it.
+PROTOCOL = 1
 
 _INTERVAL = 0.1  # seconds between progress lines: a reader wants to see movement, not every tile
 _LOCK = threading.Lock()
@@ -55,10 +60,27 @@ def parse_bands(ctx: click.Context, param: click.Parameter, value: str | None) -
     """Option callback: band numbers from 1, such as ``3`` or ``4,3,2``."""
     if value is None:
         return None
-    parts = [part.strip() for part in value.split(",")]
-    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+    numbers = _positive(value)
+    if numbers is None:
         message = f"{value!r} is not a list of band numbers such as 4,3,2 (the first band is 1)."
         raise click.BadParameter(message, ctx, param)
+    return numbers
+
+
+def parse_numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Option callback: whole numbers from 1, such as ``2`` or ``1,4,16``."""
+    if value is None:
+        return None
+    numbers = _positive(value)
+    if numbers is None:
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers from 1, such as 1,4,16.", ctx, param)
+    return numbers
+
+
+def _positive(value: str) -> tuple[int, ...] | None:
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        return None
     return tuple(map(int, parts))
 
 

@@ -1,0 +1,96 @@
+"""`ltchm estimate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ltchm_geo.cli import text
+from ltchm_geo.cli.options import Reporter, device_option, json_option, quiet_option
+
+if TYPE_CHECKING:
+    from ltchm_geo.estimate import Estimate
+
+
+@click.command(
+    short_help="Estimate size and quality before compressing.",
+    epilog="""
+    \b
+    Examples:
+      ltchm estimate scene.tif
+      ltchm estimate scene.tif --quality 20 --window 0 0 512 512 --images look/
+    """,
+)
+@click.argument("src")
+@click.option(
+    "-Q", "--quality", type=click.IntRange(1, 100), metavar="Q", help="The higher, the better; 50 unless given."
+)
+@click.option("-m", "--model", metavar="NAME", help="Weights by tag, SHA-256 or path.")
+@click.option(
+    "--window",
+    nargs=4,
+    type=click.IntRange(min=0),
+    metavar="ROW COL HEIGHT WIDTH",
+    help="What to restore; 512 x 512 pixels in the middle unless given.",
+)
+@click.option(
+    "--images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder for original.png, restored.png and difference.png of the window.",
+)
+@click.option("--samples", type=click.IntRange(min=1), default=24, show_default=True, metavar="N", help="Tiles to try.")
+@device_option
+@json_option
+@quiet_option
+def estimate(
+    src: str,
+    quality: int | None,
+    model: str | None,
+    window: tuple[int, int, int, int] | None,
+    images: Path | None,
+    samples: int,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Estimate what compressing the raster SRC would give.
+
+    Codes a sample of tiles for the size, and one window for the quality. Nothing is written but the pictures that
+    --images asks for.
+    """
+    from ltchm_geo.estimate import estimate_raster
+
+    reporter = Reporter(as_json, quiet)
+    with reporter.progress("estimating") as progress:
+        result = estimate_raster(
+            src,
+            quality=quality,
+            model=model,
+            device=device,
+            window=window,
+            images=images,
+            samples=samples,
+            progress=progress,
+        )
+    reporter.result(result.to_dict(), _describe(result))
+
+
+def _describe(result: Estimate) -> str:
+    size = text.size(result.bytes)
+    if result.bytes_low < result.bytes_high:
+        size += f", between {text.size(result.bytes_low)} and {text.size(result.bytes_high)}"
+    row, column, height, width = result.window
+    source = f" (source file: {text.size(result.source_bytes)})" if result.source_bytes else ""
+    rows: list[tuple[str, str | None]] = [
+        ("size", size),
+        ("of", f"{text.size(result.raw_bytes)} of pixels{source}"),
+        ("ratio", f"{result.ratio:.1f} times smaller, {result.bpp:.3f} bits per pixel"),
+        ("sample", f"{text.counted(result.sampled_tiles, 'tile')} of {result.tiles}"),
+        ("window", f"{height} x {width} pixels from row {row}, column {column}"),
+        ("PSNR", ", ".join(f"{value:.2f}" for value in result.psnr) + " dB"),
+        ("max error", ", ".join(f"{value:.6g}" for value in result.max_error)),
+        ("pictures", ", ".join(str(path) for path in result.images.values())),
+    ]
+    return "estimate\n" + text.facts(rows)

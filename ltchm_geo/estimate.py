@@ -1,0 +1,302 @@
+"""`estimate_raster`: what compressing a raster would give, from a sample of its tiles and one window to look at."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .codec import decode_tiles, encode_tiles
+from .container import BandGroup, SceneMeta
+from .engine import Engine, load_engine
+from .errors import CorruptTileError, DestinationError, UsageError
+from .masks import valid_pixels
+from .metrics import ErrorStats
+from .picture import Stretch, display_bands, write_png
+from .plan import describe_scene, level_of
+from .pyramid import LARGE, automatic_factors
+from .raster import Source, open_source
+from .scene_decoder import group_coding
+from .scene_writer import encode_plane
+from .schedule import Progress, Ticker
+from .tiles import DEFAULT_TILE, TileGrid, automatic_shard, pad_tile
+from .timing import StageClock
+from .types import PixelBox, Shape2d, TileIndex
+
+__all__ = ["AMPLIFICATION", "Estimate", "estimate_raster"]
+
+#: The difference picture shows errors this many times larger than they are, around mid-grey.
+AMPLIFICATION = 8
+_SAMPLES = 24
+_DEFAULT_WINDOW = 512
+_MAX_WINDOW = 2048
+#: Bytes of descriptions, manifest and directory of a small scene: docs/decisions/0005-small-scenes.md
+_DOCUMENTS = 3000
+_PER_TILE = 20  # its checksum and its slot in the index
+#: What a pixel of an overview costs over one of full resolution (1.3 to 1.4 on a 6000 x 6000 mosaic), and the bytes of
+#: a stored preview. Only scenes large enough to get them by default have them.
+_OVERVIEW_PIXEL, _PREVIEW = 1.35, 60_000
+
+_BATCH = 8
+
+Pixels = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What compressing would give.
+
+    Attributes
+    ----------
+    bytes, bytes_low, bytes_high : int
+        Size of the scene: the estimate, and two standard errors to either side.
+    raw_bytes, source_bytes : int
+        Of the pixels uncompressed; of the source's files (None where it has none).
+    bpp, ratio : float
+        As in `CompressResult`.
+    level : int
+        Quality level.
+    tiles, sampled_tiles : int
+        Tile positions in all, and how many of them were coded to find out.
+    window : PixelBox
+        The part that was restored.
+    psnr, max_error : tuple of float
+        Of the window, per band without alpha, as in `CompressResult`.
+    images : dict
+        "original", "restored" and "difference": PNG files of the window, if a folder was given.
+    amplification : int
+        By how much the difference is amplified.
+    """
+
+    bytes: int
+    bytes_low: int
+    bytes_high: int
+    raw_bytes: int
+    source_bytes: int | None
+    bpp: float
+    ratio: float
+    level: int
+    tiles: int
+    sampled_tiles: int
+    window: PixelBox
+    psnr: tuple[float, ...]
+    max_error: tuple[float, ...]
+    images: dict[str, Path]
+    amplification: int = AMPLIFICATION
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready dictionary."""
+        return {**asdict(self), "images": {name: str(path) for name, path in self.images.items()}}
+
+
+def estimate_raster(
+    src: str | os.PathLike[str] | Any,
+    *,
+    quality: int | None = None,
+    lambda_: float | None = None,
+    model: str | None = None,
+    device: str = "auto",
+    tile_size: int = DEFAULT_TILE,
+    window: tuple[int, int, int, int] | None = None,
+    images: str | os.PathLike[str] | None = None,
+    samples: int = _SAMPLES,
+    progress: Progress | None = None,
+) -> Estimate:
+    """Estimate the size of a compressed scene, and restore one window of it to look at. Writes no scene.
+
+    Tiles spread evenly over the scene are coded for real; the rest is taken to cost as much. Overviews and preview,
+    where a scene gets them by default, are counted by rule of thumb.
+
+    Parameters
+    ----------
+    src, quality, lambda_, model, device, tile_size
+        As in `compress_raster`.
+    window : (row, column, height, width), optional
+        What to restore, at most 2048 pixels a side. Default: 512 x 512 pixels in the middle.
+    images : path, optional
+        An existing folder for original.png, restored.png and difference.png of the window, stretched alike.
+    samples : int
+        Number of tiles to code, at least 1; all tiles if there are no more.
+    progress : callable, optional
+        Called with (tiles done, tiles in all).
+
+    Raises
+    ------
+    SourceError, UnsupportedRasterError, WeightsError, DeviceError, UsageError, DestinationError
+    """
+    level = level_of(quality, lambda_)
+    if samples < 1:
+        raise UsageError("samples must be at least 1")
+    if images is not None and not os.path.isdir(images):
+        raise DestinationError(f"{os.fspath(images)} is not a folder: create it first")
+    with open_source(src) as source:
+        box = _window_box(window, source)
+        grid = TileGrid(source.shape, tile_size, automatic_shard(source.shape, tile_size))
+        engine = load_engine(model, device)
+        if tile_size % engine.tile_multiple:
+            raise UsageError(f"tile side {tile_size} is no multiple of {engine.tile_multiple}, as {engine.tag} needs")
+        seen, sampled = grid.covering(box), _spread(grid.shape, samples)
+        looked_at = [grid.tile_box(tile) for tile in dict.fromkeys([*sampled, *seen])]
+        meta = describe_scene(source, engine, level, tile_size, grid.shard, StageClock(), boxes=looked_at)
+        coder, ticker = _TileCoder(source, meta, engine), Ticker(len(sampled) + len(seen), progress)
+        sizes = coder.sizes(sampled, ticker)
+        view = coder.restore(box, seen, ticker)
+        pictures = view.write(Path(images), meta) if images is not None else {}
+        psnr, max_error = view.errors(meta)
+        low, size, high = _total(sizes, grid)
+        pixels = source.shape.y * source.shape.x
+        raw = pixels * len(source.bands) * source.dtype.itemsize
+        return Estimate(
+            bytes=size,
+            bytes_low=low,
+            bytes_high=high,
+            raw_bytes=raw,
+            source_bytes=source.nbytes_file,
+            bpp=8 * size / pixels,
+            ratio=raw / size,
+            level=level,
+            tiles=grid.shape.y * grid.shape.x,
+            sampled_tiles=len(sampled),
+            window=box,
+            psnr=psnr,
+            max_error=max_error,
+            images=pictures,
+        )
+
+
+def _window_box(window: tuple[int, int, int, int] | None, source: Source) -> PixelBox:
+    whole = PixelBox(0, 0, *source.shape)
+    if window is None:
+        height, width = min(_DEFAULT_WINDOW, whole.height), min(_DEFAULT_WINDOW, whole.width)
+        return PixelBox((whole.height - height) // 2, (whole.width - width) // 2, height, width)
+    box = PixelBox(*window)
+    if min(box.height, box.width) < 1 or box.intersection(whole) != box:
+        raise UsageError(f"the window {tuple(box)} is not inside the raster of {whole.height} x {whole.width} pixels")
+    if max(box.height, box.width) > _MAX_WINDOW:
+        raise UsageError(f"a window to look at may have {_MAX_WINDOW} pixels a side, not {box.height} x {box.width}")
+    return box
+
+
+def _spread(shape: Shape2d, count: int) -> list[TileIndex]:
+    """`count` tiles, evenly over the grid without falling into step with anything periodic in it; all if there are no
+    more. Additive recurrence on the inverses of the plastic number, the two-dimensional golden ratio."""
+    if count >= shape.y * shape.x:
+        return [TileIndex(iy, ix) for iy in range(shape.y) for ix in range(shape.x)]
+    found: dict[TileIndex, None] = {}
+    for n in range(1, 100 * count):
+        found[TileIndex(int(0.7548776662 * n % 1 * shape.y), int(0.5698402910 * n % 1 * shape.x))] = None
+        if len(found) == count:
+            break
+    return sorted(found)
+
+
+def _total(sizes: Sequence[int], grid: TileGrid) -> tuple[int, int, int]:
+    """Bytes of the scene: two standard errors below the estimate, the estimate, and above it."""
+    extra = sum(1 / factor**2 for factor in automatic_factors(grid.scene)) * _OVERVIEW_PIXEL
+    fixed = _DOCUMENTS + (_PREVIEW if max(grid.scene) > LARGE else 0)
+    count, n = grid.shape.y * grid.shape.x, len(sizes)
+    tiles = count * (sum(sizes) / n)
+    # Of a sample without replacement; where every tile was coded, nothing is left to chance.
+    error = count * statistics.stdev(sizes) * math.sqrt((1 / n) * (1 - n / count)) if n > 1 else tiles
+    error = 0.0 if n == count else error
+    found = [round((1 + extra) * max(tiles + k * error, 0)) + fixed for k in (-2, 0, 2)]
+    return found[0], found[1], found[2]
+
+
+@dataclass(frozen=True)
+class _View:
+    """A window before and after: (bands, h, w) each, in file order, with what is valid before."""
+
+    original: Pixels
+    restored: Pixels
+    valid: Mask
+
+    def errors(self, meta: SceneMeta) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """PSNR and largest error per band without alpha."""
+        stats = []
+        for band in range(len(meta.bands)):
+            if band != meta.alpha:
+                stats.append(ErrorStats())
+                stats[-1].add(self.original[band], self.restored[band], self.valid[band])
+        peak = 255.0 if meta.dtype == "uint8" else None
+        return tuple(s.psnr(peak) for s in stats), tuple(s.max_abs for s in stats)
+
+    def write(self, folder: Path, meta: SceneMeta) -> dict[str, Path]:
+        """The three pictures, stretched alike."""
+        shown = list(display_bands([band.colorinterp for band in meta.bands], meta.alpha))
+        original, restored, valid = self.original[shown], self.restored[shown], self.valid[shown]
+        stretch = Stretch.of(original, valid)
+        pictures = {"original": stretch.apply(original, valid), "restored": stretch.apply(restored, valid)}
+        difference = pictures["restored"].astype(np.int16) - pictures["original"]
+        pictures["difference"] = np.clip(difference * AMPLIFICATION + 128, 0, 255).astype(np.uint8)
+        return {name: write_png(folder / f"{name}.png", picture) for name, picture in pictures.items()}
+
+
+class _TileCoder:
+    """Codes single tiles of an open raster as compressing it would."""
+
+    def __init__(self, source: Source, meta: SceneMeta, engine: Engine):
+        self._source, self._meta, self._engine = source, meta, engine
+
+    def sizes(self, tiles: Sequence[TileIndex], ticker: Ticker) -> list[int]:
+        """Bytes that each tile position takes in the file, over all arrays."""
+        found = []
+        for start in range(0, len(tiles), _BATCH):
+            batch = tiles[start : start + _BATCH]
+            arrays = [self._encode(group, batch) for group in self._meta.groups]
+            arrays += [[self._encode_plane(name, tile) for tile in batch] for name in self._meta.planes]
+            found += [sum(len(data) + _PER_TILE for data in position) for position in zip(*arrays, strict=True)]
+            ticker.add(len(batch))
+        return found
+
+    def restore(self, box: PixelBox, tiles: Sequence[TileIndex], ticker: Ticker) -> _View:
+        """A window as it is, and as it will be."""
+        meta, bands = self._meta, range(len(self._meta.bands))
+        original = self._source.read(box, bands)
+        restored = original.copy()  # alpha is exact
+        for group in meta.groups:
+            payloads = self._encode(group, tiles)
+            for tile, pixels in zip(tiles, self._decode(group, payloads), strict=True):
+                whole = meta.grid.tile_box(tile)
+                common = whole.intersection(box)
+                if common is not None:
+                    (ys, xs), (rows, columns) = common.relative_to(whole).slices, common.relative_to(box).slices
+                    restored[list(group.bands), rows, columns] = pixels[:, ys, xs]
+        ticker.add(len(tiles))
+        nodata = [band.nodata if number != meta.alpha else None for number, band in enumerate(meta.bands)]
+        return _View(original, restored, valid_pixels(original, nodata, self._source.read_mask(box)))
+
+    def _encode(self, group: BandGroup, tiles: Sequence[TileIndex]) -> list[bytes]:
+        coding, side = group_coding(self._meta, group), self._meta.tile
+        inputs = []
+        for tile in tiles:
+            box = self._meta.grid.tile_box(tile)
+            pixels = self._source.read(box, group.bands)
+            valid = valid_pixels(pixels, coding.nodata, self._source.read_mask(box))
+            inputs.append((pad_tile(pixels, side), pad_tile(valid, side)))
+        return encode_tiles(inputs, coding, self._engine, self._meta.level)
+
+    def _decode(self, group: BandGroup, payloads: Sequence[bytes]) -> list[Pixels]:
+        restored = []
+        for pixels in decode_tiles(payloads, group_coding(self._meta, group), self._engine, self._meta.tile):
+            if isinstance(pixels, CorruptTileError):
+                raise pixels
+            restored.append(pixels)
+        return restored
+
+    def _encode_plane(self, name: str, tile: TileIndex) -> bytes:
+        box = self._meta.grid.tile_box(tile)
+        plane = (
+            self._source.read(box, [self._meta.alpha])[0]
+            if name == "alpha" and self._meta.alpha is not None
+            else self._source.read_mask(box)
+        )
+        return encode_plane(pad_tile(np.asarray(plane)[None], self._meta.tile))

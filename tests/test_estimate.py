@@ -1,0 +1,107 @@
+"""Estimates before compressing: sizes against real files, windows against real pixels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ltchm_geo
+from ltchm_geo.cli.main import main
+from ltchm_geo.errors import DestinationError, UsageError
+from ltchm_geo.estimate import AMPLIFICATION, _spread, _total, estimate_raster
+from ltchm_geo.tiles import TileGrid
+from ltchm_geo.types import PixelBox, Shape2d
+
+DATA = Path(__file__).parent / "data"
+SCENES = sorted(DATA.glob("*.tif"))
+FARMLAND = Path(__file__).parents[1] / "examples/data/farmland_rgbn.tif"
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=lambda path: path.stem)
+def test_coding_every_tile_gives_the_size_of_the_file(scene: Path, tmp_path: Path) -> None:
+    real = ltchm_geo.compress_raster(scene, tmp_path / "scene.ltchm", quality=30, overviews=False)
+    found = estimate_raster(scene, quality=30, samples=10_000)
+    assert found.sampled_tiles == found.tiles
+    assert found.bytes == found.bytes_low == found.bytes_high
+    # The documents of a scene with twelve bands are some kilobytes larger than the usual.
+    assert abs(found.bytes - real.bytes) < 3500
+    assert found.raw_bytes == real.raw_bytes
+    assert found.source_bytes == real.source_bytes
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # they are pictures
+def test_the_window_shows_what_decompressing_would_give(tmp_path: Path) -> None:
+    row, column, height, width = window = (100, 200, 180, 260)
+    found = estimate_raster(FARMLAND, quality=40, window=window, samples=1, images=tmp_path)
+    ltchm_geo.compress_raster(FARMLAND, tmp_path / "scene.ltchm", quality=40)
+    ltchm_geo.decompress_raster(tmp_path / "scene.ltchm", tmp_path / "part.tif", window=window)
+    with rasterio.open(tmp_path / "part.tif") as part, rasterio.open(found.images["restored"]) as picture:
+        restored = part.read()
+        np.testing.assert_array_equal(picture.read(), restored[:3])
+    with rasterio.open(FARMLAND) as source, rasterio.open(found.images["original"]) as picture:
+        original = source.read(window=((row, row + height), (column, column + width)))
+        np.testing.assert_array_equal(picture.read(), original[:3])
+    error = restored.astype(float) - original
+    with rasterio.open(found.images["difference"]) as picture:
+        np.testing.assert_array_equal(picture.read(), np.clip(error[:3] * AMPLIFICATION + 128, 0, 255))
+    np.testing.assert_allclose(found.psnr, 10 * np.log10(255**2 / (error**2).mean(axis=(1, 2))))
+    np.testing.assert_allclose(found.max_error, np.abs(error).max(axis=(1, 2)))
+    assert found.window == PixelBox(*window)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40))
+def test_the_sample_is_made_of_distinct_tiles_of_the_grid(rows: int, columns: int, count: int) -> None:
+    found = _spread(Shape2d(rows, columns), count)
+    assert len(found) == len(set(found)) == min(count, rows * columns)
+    assert all(0 <= tile.iy < rows and 0 <= tile.ix < columns for tile in found)
+
+
+def test_the_sample_covers_the_scene() -> None:
+    found = _spread(Shape2d(40, 40), 24)
+    quarters = {(tile.iy // 20, tile.ix // 20) for tile in found}
+    assert len(quarters) == 4
+
+
+def test_the_margin_shrinks_with_the_sample() -> None:
+    grid = TileGrid(Shape2d(2048, 2048))
+    few, many = _total([900, 1100] * 3, grid), _total([900, 1100] * 25, grid)
+    assert few[1] == many[1] == 64 * 1000 + 3000
+    assert few[2] - few[0] > 3 * (many[2] - many[0]) > 0
+    low, _, high = _total([1000], grid)  # one tile says nothing about the spread
+    assert low == 3000
+    assert high == 3000 + 3 * 64_000
+
+
+def test_large_scenes_have_overviews_and_a_preview() -> None:
+    tiles = [1000] * 24
+    small, large = _total(tiles, TileGrid(Shape2d(2048, 2048)))[1], _total(tiles, TileGrid(Shape2d(2304, 2304)))[1]
+    assert small == 64 * 1000 + 3000
+    assert 81_000 * 1.08 < large - 3000 - 60_000 < 81_000 * 1.13
+
+
+def test_bad_arguments(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not inside the raster"):
+        estimate_raster(FARMLAND, window=(0, 0, 5000, 10))
+    with pytest.raises(UsageError, match="samples must be at least 1"):
+        estimate_raster(FARMLAND, samples=0)
+    with pytest.raises(DestinationError, match="not a folder: create it first"):
+        estimate_raster(FARMLAND, images=tmp_path / "missing")
+
+
+def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    scene = str(DATA / "tokyo_l8_u16.tif")
+    assert main(["estimate", scene, "--quality", "20", "--images", str(tmp_path), "--json"]) == 0
+    event = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert event["event"] == "result"
+    assert event["sampled_tiles"] == event["tiles"] == 1
+    assert event["window"] == [0, 0, 128, 140]
+    assert len(event["psnr"]) == 3
+    assert all(Path(path).is_file() for path in event["images"].values())
+    assert main(["estimate", scene]) == 0
+    assert "1 tile of 1" in capsys.readouterr().out
