@@ -17,7 +17,7 @@ _READ_ME = (
     "Real files, every byte counted. Rate at equal quality in percent of the anchor's, negative is better: first of "
     "the curves averaged over the images, then the mean of the images' own (BD-rate, Akima splines). The anchors are "
     "JPEG 2000 by OpenJPEG with the reversible 5/3 wavelet, which is its default and the paper's anchor, and with the "
-    "9/7 wavelet. Times are of one thread and of the measuring machine, which may have been busy."
+    "9/7 wavelet."
 )
 
 
@@ -76,7 +76,6 @@ def summary_table(comparison: Comparison) -> Table:
         *(f"MS-SSIM, to {_SHORT[anchor]} (%)" for anchor in anchors),
         *(f"BD-PSNR, to {_SHORT[anchor]} (dB)" for anchor in anchors),
         "images",
-        "enc. / dec. (Mpx/s)",
     ]
     rows = []
     for found in zip(*comparison.rows.values(), strict=True):
@@ -88,7 +87,6 @@ def summary_table(comparison: Comparison) -> Table:
                 *(_pair(row.bd_rate_ms_ssim, row.bd_rate_ms_ssim_per_image) for row in found),
                 *(number(row.bd_psnr, 2, sign=True) for row in found),
                 str(first.images),
-                f"{_figures(first.encode_mpx_s)} / {_figures(first.decode_mpx_s)}",
             ]
         )
     return Table(header, rows, strong=_ours(comparison))
@@ -175,10 +173,6 @@ def _ours(comparison: Comparison) -> frozenset[int]:
 
 def _pair(averaged: float, per_image: float) -> str:
     return f"{number(averaged, 1, sign=True)} / {number(per_image, 1, sign=True)}"
-
-
-def _figures(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
 def _rank(row: SummaryRow) -> tuple[int, float]:
