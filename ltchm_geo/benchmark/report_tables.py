@@ -19,6 +19,7 @@ from ltchm_geo.benchmark.report_document import (
 )
 from ltchm_geo.benchmark.report_plots import line_plot
 from ltchm_geo.benchmark.results import RdResult, summarise
+from ltchm_geo.training.recipe import Recipe
 
 __all__ = ["about_section", "complexity_section", "equal_budget_tables", "speed_section", "training_section"]
 
@@ -187,7 +188,9 @@ def equal_budget_tables(trained: Sequence[RdResult]) -> list[tuple[str, Table]]:
     groups: dict[str, list[RdResult]] = {}
     for result in trained:
         checkpoint = result.about["checkpoint"]
-        budget = {key: value for key, value in checkpoint["recipe"].items() if key not in _SIZES}
+        # Through `Recipe`, so that a setting newer than the checkpoint has its default.
+        recipe = Recipe.from_dict(checkpoint["recipe"]).to_dict()
+        budget = {key: value for key, value in recipe.items() if key not in _SIZES}
         key = json.dumps([result.dataset, result.images, checkpoint["step"], budget], sort_keys=True)
         groups.setdefault(key, []).append(result)
     return [_equal_budget(group) for group in groups.values() if len(group) > 1]
