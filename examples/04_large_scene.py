@@ -16,9 +16,8 @@ import tempfile
 from pathlib import Path
 
 import click
-import numpy as np
-import rasterio
-from rasterio.windows import Window
+
+from ltchm_geo.benchmark.speed_input import write_mirrored
 
 SCENE = Path(__file__).parent / "data" / "farmland_rgbn.tif"
 _STEP = """
@@ -28,20 +27,6 @@ result = getattr(ltchm_geo, verb)(source, target, overwrite=True, **keywords)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps({**result.to_dict(), "peak_kib": peak}, default=str))
 """
-
-
-def make_scene(path: Path, side: int) -> None:
-    """Write a side x side x 3 GeoTIFF of the bundled scene's red, green and blue, mirrored again and again."""
-    with rasterio.open(SCENE) as scene:
-        pixels, crs, transform = scene.read([1, 2, 3]), scene.crs, scene.transform
-    block = np.concatenate([pixels, pixels[:, :, ::-1]], axis=2)
-    block = np.concatenate([block, block[:, ::-1]], axis=1)
-    columns = np.arange(side) % block.shape[2]
-    profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": side, "width": side, "tiled": True}
-    with rasterio.open(path, "w", crs=crs, transform=transform, bigtiff="yes", photometric="rgb", **profile) as out:
-        for top in range(0, side, 1024):
-            rows = np.arange(top, min(top + 1024, side)) % block.shape[1]
-            out.write(block[:, rows][:, :, columns], window=Window(0, top, side, len(rows)))
 
 
 def run_step(verb: str, source: Path, target: Path, **keywords: object) -> dict[str, object]:
@@ -62,7 +47,7 @@ def main(side: int, quality: int, workers: int | None, folder: Path | None) -> N
     """Measure compress and decompress on a scene of SIDE x SIDE x 3 pixels of 8 bits."""
     with tempfile.TemporaryDirectory(dir=folder) as work:
         scene, packed, restored = (Path(work) / name for name in ("scene.tif", "scene.ltchm", "restored.tif"))
-        make_scene(scene, side)
+        write_mirrored(SCENE, scene, side)
         steps = {
             "compress": run_step("compress_raster", scene, packed, quality=quality, workers=workers),
             "decompress": run_step("decompress_raster", packed, restored, workers=workers),

@@ -160,8 +160,7 @@ def compress_raster(
         levels = _overviews(source.shape, overviews, coarse)
         preview = max(source.shape) > LARGE if preview is None else preview
         engine = load_engine(model, device)
-        if tile_size % engine.tile_multiple:
-            raise UsageError(f"tile side {tile_size} is no multiple of {engine.tile_multiple}, as {engine.tag} needs")
+        engine.check_tile(tile_size)
         meta = describe_scene(source, engine, level, tile_size, shard_tiles, clock)
         meta = replace(meta, overviews=levels)
         with ContainerWriter(path, meta, overwrite) as writer:

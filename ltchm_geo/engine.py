@@ -22,7 +22,7 @@ from torch import nn
 
 from .device import pick_device
 from .entropy.integer_net import ExactCoder
-from .errors import InvalidWeightsError
+from .errors import InvalidWeightsError, UsageError
 from .nn.config import LEVELS_PER_ANCHOR, ModelConfig
 from .nn.hyperprior import HyperAnalysis
 from .nn.transforms import Analysis, Synthesis, fold_quality
@@ -78,6 +78,11 @@ class Engine:
     def tile_multiple(self) -> int:
         """Sides of tiles must be a multiple of this: whole attention windows at 1/32, whole latents z at 1/64."""
         return math.lcm(64, 32 * self.config.window)
+
+    def check_tile(self, side: int) -> None:
+        """Raise `UsageError` unless this network can code tiles of `side` pixels."""
+        if side % self.tile_multiple:
+            raise UsageError(f"tile side {side} is no multiple of {self.tile_multiple}, as {self.tag} needs")
 
     def encode(self, x: NDArray[np.float32], level: int, clock: StageClock | None = None) -> list[bytes]:
         """Code tiles.

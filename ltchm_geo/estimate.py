@@ -141,8 +141,7 @@ def estimate_raster(
         box = _window_box(window, source)
         grid = TileGrid(source.shape, tile_size, automatic_shard(source.shape, tile_size))
         engine = load_engine(model, device)
-        if tile_size % engine.tile_multiple:
-            raise UsageError(f"tile side {tile_size} is no multiple of {engine.tile_multiple}, as {engine.tag} needs")
+        engine.check_tile(tile_size)
         seen, sampled = grid.covering(box), _spread(grid.shape, samples)
         looked_at = [grid.tile_box(tile) for tile in dict.fromkeys([*sampled, *seen])]
         meta = describe_scene(source, engine, level, tile_size, grid.shard, StageClock(), boxes=looked_at)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from ltchm_geo.container import ContainerReader
+    from ltchm_geo.types import TileIndex
 
 # Tensors are tiny here: many threads would only wait for each other. Must be set before torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -47,3 +52,19 @@ def tiny(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make the tiny random weights the default of this test."""
     monkeypatch.setenv("LTCHM_WEIGHTS", str(tiny_weights))
     return tiny_weights
+
+
+@pytest.fixture
+def touched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, TileIndex]]:
+    """Tiles that were read since."""
+    from ltchm_geo.container import ContainerReader
+
+    seen: list[tuple[str, TileIndex]] = []
+    original = ContainerReader.tile_payload
+
+    def noted(self: ContainerReader, array: str, tile: TileIndex, pyramid: int = 0) -> bytes:
+        seen.append((array, tile))
+        return original(self, array, tile, pyramid)
+
+    monkeypatch.setattr(ContainerReader, "tile_payload", noted)
+    return seen

@@ -68,7 +68,7 @@ def test_roundtrip_table(tiny: Path) -> None:
 def test_large_scene_is_a_mirrored_tiling(tmp_path: Path) -> None:
     module = example("04_large_scene")
     path = tmp_path / "large.tif"
-    module.make_scene(path, 1100)
+    module.write_mirrored(module.SCENE, path, 1100)
     with rasterio.open(path) as large, rasterio.open(module.SCENE) as scene:
         pixels, original = large.read(), scene.read([1, 2, 3])
     assert pixels.shape == (3, 1100, 1100)

@@ -16,28 +16,12 @@ from rasterio.crs import CRS
 from rasters import CHIAPAS, COAST, CROPS, SAR, pixels_of, smooth, write_tif
 
 import ltchm_geo
-from ltchm_geo.container import ContainerReader
 from ltchm_geo.errors import NotAContainerError
-from ltchm_geo.types import TileIndex
 
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
     return write_decodable(tmp_path / "scene.ltchm")
-
-
-@pytest.fixture
-def touched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, TileIndex]]:
-    """Tiles that were read since."""
-    seen: list[tuple[str, TileIndex]] = []
-    original = ContainerReader.tile_payload
-
-    def noted(self: ContainerReader, array: str, tile: TileIndex, pyramid: int = 0) -> bytes:
-        seen.append((array, tile))
-        return original(self, array, tile, pyramid)
-
-    monkeypatch.setattr(ContainerReader, "tile_payload", noted)
-    return seen
 
 
 @pytest.mark.parametrize("source", CROPS, ids=lambda path: path.stem)

@@ -26,10 +26,9 @@ from rasters import COAST, pixels_of
 from scenes import MASK, SHAPE
 
 import ltchm_geo
-from ltchm_geo.container import ContainerReader, SceneMeta
+from ltchm_geo.container import SceneMeta
 from ltchm_geo.errors import NotAContainerError, UsageError
 from ltchm_geo.georef import Georef
-from ltchm_geo.types import TileIndex
 from ltchm_geo.xarray_backend import SceneBackend
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
@@ -41,20 +40,6 @@ SOMEWHERE = Georef(crs=UTM.to_wkt(), transform=DECODABLE.georef.transform)
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
     return write_decodable(tmp_path / "scene.ltchm")
-
-
-@pytest.fixture
-def touched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, TileIndex]]:
-    """Tiles that were read since."""
-    seen: list[tuple[str, TileIndex]] = []
-    original = ContainerReader.tile_payload
-
-    def noted(self: ContainerReader, array: str, tile: TileIndex, pyramid: int = 0) -> bytes:
-        seen.append((array, tile))
-        return original(self, array, tile, pyramid)
-
-    monkeypatch.setattr(ContainerReader, "tile_payload", noted)
-    return seen
 
 
 def with_bands(**changes: Sequence[Any]) -> SceneMeta:

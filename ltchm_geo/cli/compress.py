@@ -11,7 +11,9 @@ from ltchm_geo.cli.options import (
     Reporter,
     device_option,
     json_option,
+    model_option,
     overwrite_option,
+    quality_option,
     quiet_option,
     workers_option,
 )
@@ -43,9 +45,7 @@ def _parse_overviews(ctx: click.Context, param: click.Parameter, value: str) -> 
 )
 @click.argument("src")
 @click.argument("dst", required=False)
-@click.option(
-    "-Q", "--quality", type=click.IntRange(1, 100), metavar="Q", help="The higher, the better; 50 unless given."
-)
+@quality_option
 @click.option(
     "-L",
     "--lambda",
@@ -54,12 +54,7 @@ def _parse_overviews(ctx: click.Context, param: click.Parameter, value: str) -> 
     metavar="L",
     help="Instead of a quality, the weight of distortion against rate.",
 )
-@click.option(
-    "-m",
-    "--model",
-    metavar="NAME",
-    help="Weights by tag, SHA-256 or path; the installed default unless given.",
-)
+@model_option
 @click.option(
     "--tile-size",
     type=click.IntRange(64, 1024),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ltchm_geo.cli import text
-from ltchm_geo.cli.options import Reporter, device_option, json_option, quiet_option
+from ltchm_geo.cli.options import Reporter, device_option, json_option, model_option, quality_option, quiet_option
 
 if TYPE_CHECKING:
     from ltchm_geo.estimate import Estimate
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     """,
 )
 @click.argument("src")
-@click.option(
-    "-Q", "--quality", type=click.IntRange(1, 100), metavar="Q", help="The higher, the better; 50 unless given."
-)
-@click.option("-m", "--model", metavar="NAME", help="Weights by tag, SHA-256 or path.")
+@quality_option
+@model_option
 @click.option(
     "--window",
     nargs=4,

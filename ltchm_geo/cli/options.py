@@ -27,9 +27,11 @@ __all__ = [
     "device_option",
     "json_option",
     "jsonable",
+    "model_option",
     "overwrite_option",
     "parse_bands",
     "parse_numbers",
+    "quality_option",
     "quiet_option",
     "workers_option",
     "write_event",
@@ -47,6 +49,12 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, one object a line; the last is the result."
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+quality_option = click.option(
+    "-Q", "--quality", type=click.IntRange(1, 100), metavar="Q", help="The higher, the better; 50 unless given."
+)
+model_option = click.option(
+    "-m", "--model", metavar="NAME", help="Weights by tag, SHA-256 or path; the installed default unless given."
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace DST if it exists, once the new one is done.")
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="NAME", help="Where to compute: auto, cpu, cuda, cuda:1, ..."
