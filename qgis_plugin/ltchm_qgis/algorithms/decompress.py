@@ -14,6 +14,7 @@ from qgis.core import (
     QgsProcessingOutputNumber,
     QgsProcessingParameterBoolean,
     QgsProcessingParameterExtent,
+    QgsProcessingParameterNumber,
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterString,
     QgsRectangle,
@@ -65,7 +66,8 @@ class DecompressAlgorithm(EngineAlgorithm):
         return tr(
             "Restores a compressed scene, or the part of it inside an extent, as a GeoTIFF with everything the source "
             "had: CRS, transform, band names, nodata, masks, tags.\n\n"
-            "Bands are numbers from 1 such as 4,3,2; empty means all."
+            "Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full resolution; how many smaller "
+            "ones there are, \"Compressed scene information\" tells."
         )
 
     def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
@@ -73,6 +75,15 @@ class DecompressAlgorithm(EngineAlgorithm):
         self.add_scene()
         self.addParameter(QgsProcessingParameterString("BANDS", tr("Bands, such as 4,3,2"), optional=True))
         self.addParameter(QgsProcessingParameterExtent("EXTENT", tr("Only this extent"), optional=True))
+        self.addParameter(
+            QgsProcessingParameterNumber(
+                "LEVEL",
+                tr("Overview (0: full resolution)"),
+                QgsProcessingParameterNumber.Type.Integer,
+                0,
+                minValue=0,
+            )
+        )
         self.addParameter(
             QgsProcessingParameterBoolean(
                 "ALLOW_DAMAGED", tr("Put nodata in place of damaged tiles instead of stopping"), False
@@ -89,7 +100,9 @@ class DecompressAlgorithm(EngineAlgorithm):
         """Restore; the results are empty if cancelled."""
         scene = self.parameterAsFile(parameters, "INPUT", context)
         path = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
+        level = self.parameterAsInt(parameters, "LEVEL", context)
         arguments = ["decompress", scene, path, "--overwrite", *self.device(parameters, context)]
+        arguments += ["--level", str(level)]
         bands = self.parameterAsString(parameters, "BANDS", context).replace(" ", "")
         if bands and not re.fullmatch(r"\d+(,\d+)*", bands):
             raise QgsProcessingException(tr("{bands} is not a list of band numbers such as 4,3,2.").format(bands=bands))
@@ -98,7 +111,7 @@ class DecompressAlgorithm(EngineAlgorithm):
         if self.parameterAsBoolean(parameters, "ALLOW_DAMAGED", context):
             arguments.append("--allow-damaged")
         if parameters.get("EXTENT"):
-            window = self._window(scene, parameters, context, feedback)
+            window = self._window(scene, level, parameters, context, feedback)
             if window is None:
                 return {}
             arguments += ["--window", *map(str, window)]
@@ -111,19 +124,23 @@ class DecompressAlgorithm(EngineAlgorithm):
     def _window(
         self,
         scene: str,
+        level: int,
         parameters: dict[str, Any],
         context: QgsProcessingContext,
         feedback: QgsProcessingFeedback,
     ) -> tuple[int, int, int, int] | None:
-        """The extent in pixels; None if the user cancelled."""
+        """The extent in pixels of an overview; None if the user cancelled."""
         found = self.run_engine(["info", scene], feedback)
         if found is None:
             return None
-        if found["georef"]["transform"] is None:
+        if level >= len(found["levels"]):
+            raise QgsProcessingException(tr("The scene has no overview {level}.").format(level=level))
+        grid = found["levels"][level]
+        if grid["transform"] is None:
             raise QgsProcessingException(tr("The scene has no position on the map: leave the extent empty."))
         crs = QgsCoordinateReferenceSystem.fromWkt(found["georef"]["crs"] or "")
         extent = self.parameterAsExtent(parameters, "EXTENT", context, crs)
-        window = pixel_window(extent, found["georef"]["transform"], found["shape"])
+        window = pixel_window(extent, grid["transform"], grid["shape"])
         if window is None:
             raise QgsProcessingException(tr("The scene does not touch this extent."))
         return window
