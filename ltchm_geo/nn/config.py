@@ -12,6 +12,8 @@ QUALITY_ANCHORS = 8
 #: Interpolation steps from one anchor to the next; a quality level is an integer 0 ... MAX_LEVEL.
 LEVELS_PER_ANCHOR = 16
 MAX_LEVEL = (QUALITY_ANCHORS - 1) * LEVELS_PER_ANCHOR
+#: Largest attention window: all of the smallest maps, at 1/32, of the largest tile, 1024.
+MAX_WINDOW = 32
 #: Components of the Gaussian mixture (K in Eq. 1 of the paper).
 MIXTURES = 3
 
@@ -34,6 +36,9 @@ class ModelConfig:
     dam : {"latent", "table1"}
         Where dynamic attention sits: after the second down-sampling and at the latent, mirrored in g_s ("latent", which
         the published parameter counts imply), or at the seven places of Tab. 1.
+    dam_gain : bool
+        A learned gain per channel on what dynamic attention adds, zero at the start: the network then trains as fast as
+        one without attention (docs/training_log.md) instead of far slower.
     hpham : {"8x8", "table2"}
         Hybrid attention at the 8x8 maps only (published parameter count), or also at 16x16 (Tab. 2).
     """
@@ -45,14 +50,21 @@ class ModelConfig:
     reduction: int = 4
     groups: int = 2
     dam: Literal["latent", "table1"] = "latent"
+    dam_gain: bool = False
     hpham: Literal["8x8", "table2"] = "8x8"
 
     def __post_init__(self) -> None:
         sizes = (self.channels, self.parameter_width, self.head_dim, self.window, self.reduction, self.groups)
         if not all(isinstance(v, int) and 1 <= v <= 4096 for v in sizes):
             raise InvalidWeightsError("model config: sizes must be integers from 1 to 4096")
+        if self.window > MAX_WINDOW:  # attention takes memory by its fourth power
+            raise InvalidWeightsError(f"model config: window={self.window} is larger than {MAX_WINDOW}")
+        if self.reduction > self.channels:
+            raise InvalidWeightsError(f"model config: a reduction of {self.reduction} leaves no channels")
         if self.channels % self.head_dim or self.channels % 8:
             raise InvalidWeightsError(f"model config: channels={self.channels} must be a multiple of 8 and of head_dim")
+        if not isinstance(self.dam_gain, bool):
+            raise InvalidWeightsError("model config: dam_gain must be true or false")
         if self.dam not in ("latent", "table1") or self.hpham not in ("8x8", "table2"):
             raise InvalidWeightsError("model config: unknown variant of dam or hpham")
 
