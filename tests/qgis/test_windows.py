@@ -161,9 +161,25 @@ def test_preview_and_its_cache(open_dialog: Open, layer: QgsRasterLayer, tmp_pat
     assert again.parameters() == {
         "INPUT": layer.id(),
         "QUALITY": 30,
+        "GUARANTEE": 0,
+        "MAX_ERROR": 1.0,
         "MEASURE": True,
         "OUTPUT": str(Path(layer.source()).with_suffix(".ltchm")),
     }
+
+
+def test_a_guarantee_takes_the_place_of_the_quality(open_dialog: Open, layer: QgsRasterLayer) -> None:
+    dialog, seen = open_dialog(layer), []
+    dialog.estimated.connect(lambda: seen.append(dialog.summary.text()))
+    assert dialog.quality.isEnabled()
+    assert not dialog.max_error.isEnabled()
+    dialog.guarantees.setCurrentIndex(1)
+    dialog.max_error.setValue(4)
+    assert dialog.max_error.isEnabled()
+    assert not dialog.quality.isEnabled()
+    wait(lambda: seen)
+    assert "times smaller" in seen[-1]
+    assert {"GUARANTEE": 1, "MAX_ERROR": 4.0}.items() <= dialog.parameters().items()
 
 
 def test_a_dialog_that_closes_stops_its_engine(

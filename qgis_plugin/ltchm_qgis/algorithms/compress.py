@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any
 
 from qgis.core import (
@@ -10,6 +11,7 @@ from qgis.core import (
     QgsProcessingFeedback,
     QgsProcessingOutputNumber,
     QgsProcessingParameterBoolean,
+    QgsProcessingParameterEnum,
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterLayer,
@@ -21,7 +23,29 @@ from ..texts import figure, mean, psnr_text, size_text
 from ..translation import tr
 from .base import EngineAlgorithm, scene_filter
 
-__all__ = ["CompressAlgorithm", "SourceRefused", "source_name"]
+__all__ = ["CompressAlgorithm", "Guarantee", "SourceRefused", "guarantee_texts", "precision_arguments", "source_name"]
+
+
+class Guarantee(IntEnum):
+    """What the user wants to be sure of; the values are those of the parameter GUARANTEE."""
+
+    QUALITY = 0
+    MAX_ERROR = 1
+    LOSSLESS = 2
+
+
+def guarantee_texts() -> list[str]:
+    """A name for each `Guarantee`."""
+    return [tr("Approximate, by quality"), tr("No pixel off by more than"), tr("Lossless")]
+
+
+def precision_arguments(guarantee: Guarantee, quality: int, max_error: float) -> list[str]:
+    """The engine's options for what the user wants."""
+    if guarantee == Guarantee.LOSSLESS:
+        return ["--lossless"]
+    if guarantee == Guarantee.MAX_ERROR:
+        return ["--max-error", f"{max_error:g}"]
+    return ["--quality", str(quality)]
 
 
 class SourceRefused(ValueError):
@@ -65,6 +89,8 @@ class CompressAlgorithm(EngineAlgorithm):
             "Compresses a raster with a learned codec. CRS, transform, band names, nodata, masks and tags are kept "
             "exactly, pixel values approximately: the higher the quality (1 to 100), the closer and the larger. "
             "8 and 16 bit integers and floats, any number of bands.\n\n"
+            "Where approximately will not do, let no pixel be off by more than a largest error, in the unit of the "
+            "data, or choose lossless: both make larger files. Class maps and flags need lossless.\n\n"
             "Measuring decodes the result and reports the PSNR; it takes about as long as decompressing.\n\n"
             "The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over bands, in dB) are numbers "
             "for models."
@@ -81,6 +107,20 @@ class CompressAlgorithm(EngineAlgorithm):
                 Settings().quality,
                 minValue=1,
                 maxValue=100,
+            )
+        )
+        self.addParameter(
+            QgsProcessingParameterEnum(
+                "GUARANTEE", tr("Guarantee"), guarantee_texts(), defaultValue=int(Guarantee.QUALITY)
+            )
+        )
+        self.addParameter(
+            QgsProcessingParameterNumber(
+                "MAX_ERROR",
+                tr("Largest error, if that is guaranteed"),
+                QgsProcessingParameterNumber.Type.Double,
+                1.0,
+                minValue=0.0,
             )
         )
         self.addParameter(QgsProcessingParameterBoolean("MEASURE", tr("Measure what was lost"), True))
@@ -110,7 +150,11 @@ class CompressAlgorithm(EngineAlgorithm):
         """Compress; the results are empty if cancelled."""
         path = self.parameterAsFileOutput(parameters, "OUTPUT", context)
         arguments = ["compress", self._source, path, "--overwrite"]
-        arguments += ["--quality", str(self.parameterAsInt(parameters, "QUALITY", context))]
+        arguments += precision_arguments(
+            Guarantee(self.parameterAsEnum(parameters, "GUARANTEE", context)),
+            self.parameterAsInt(parameters, "QUALITY", context),
+            self.parameterAsDouble(parameters, "MAX_ERROR", context),
+        )
         arguments += self.device(parameters, context)
         if self.parameterAsBoolean(parameters, "MEASURE", context):
             arguments.append("--measure")

@@ -67,7 +67,7 @@ class DecompressAlgorithm(EngineAlgorithm):
             "Restores a compressed scene, or the part of it inside an extent, as a GeoTIFF with everything the source "
             "had: CRS, transform, band names, nodata, masks, tags.\n\n"
             "Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full resolution; how many smaller "
-            "ones there are, \"Compressed scene information\" tells."
+            'ones there are, "Compressed scene information" tells.'
         )
 
     def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:

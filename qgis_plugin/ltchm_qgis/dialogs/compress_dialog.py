@@ -11,8 +11,10 @@ from qgis.gui import QgsFileWidget, QgsMapLayerComboBox
 from qgis.PyQt.QtCore import Qt, QTimer, pyqtSignal
 from qgis.PyQt.QtWidgets import (
     QCheckBox,
+    QComboBox,
     QDialog,
     QDialogButtonBox,
+    QDoubleSpinBox,
     QFormLayout,
     QHBoxLayout,
     QLabel,
@@ -24,7 +26,7 @@ from qgis.PyQt.QtWidgets import (
 )
 
 from ..algorithms.base import scene_filter
-from ..algorithms.compress import SourceRefused, source_name
+from ..algorithms.compress import Guarantee, SourceRefused, guarantee_texts, precision_arguments, source_name
 from ..engine import EngineError
 from ..extents import preview_window
 from ..previews import PreviewCache
@@ -84,11 +86,18 @@ class CompressDialog(QDialog):
         """Whether the compressed scene shall be opened as a layer."""
         return self._open.isChecked()
 
+    @property
+    def guarantee(self) -> Guarantee:
+        """What the user wants to be sure of."""
+        return Guarantee(self.guarantees.currentIndex())
+
     def parameters(self) -> dict[str, Any]:
         """Of `ltchm:compress`."""
         return {
             "INPUT": self.layer.id(),
             "QUALITY": self.quality.value(),
+            "GUARANTEE": int(self.guarantee),
+            "MAX_ERROR": self.max_error.value(),
             "MEASURE": self._measure.isChecked(),
             "OUTPUT": self.destination.filePath(),
         }
@@ -110,6 +119,7 @@ class CompressDialog(QDialog):
         form = QFormLayout()
         form.addRow(tr("Layer"), self._layers)
         form.addRow("", self._about)
+        form.addRow(tr("Guarantee"), self._guarantee_row())
         form.addRow(tr("Quality"), self._quality_row())
         form.addRow(tr("Estimate"), self._estimate_row())
         self.preview = PreviewWidget()
@@ -132,6 +142,24 @@ class CompressDialog(QDialog):
         layout.addWidget(self._buttons)
         self.finished.connect(self._stop)
 
+    def _guarantee_row(self) -> QHBoxLayout:
+        self.guarantees = QComboBox()
+        self.guarantees.addItems(guarantee_texts())
+        self.guarantees.currentIndexChanged.connect(self._guarantee_changed)
+        self.max_error = QDoubleSpinBox(minimum=0.0, maximum=1e9, decimals=3, value=1.0, enabled=False)
+        self.max_error.setToolTip(tr("In the unit of the data, for every band."))
+        self.max_error.valueChanged.connect(self._later)
+        row = QHBoxLayout()
+        row.addWidget(self.guarantees, 1)
+        row.addWidget(self.max_error)
+        return row
+
+    def _guarantee_changed(self, *_ignored: object) -> None:
+        self.max_error.setEnabled(self.guarantee == Guarantee.MAX_ERROR)
+        for widget in self._quality_widgets:
+            widget.setEnabled(self.guarantee == Guarantee.QUALITY)
+        self._later()
+
     def _quality_row(self) -> QHBoxLayout:
         self.quality = QSpinBox(minimum=1, maximum=100, value=Settings().quality)
         slider = QSlider(Qt.Orientation.Horizontal, minimum=1, maximum=100, value=self.quality.value())
@@ -146,6 +174,7 @@ class CompressDialog(QDialog):
             button = QPushButton(name, autoDefault=False)
             button.clicked.connect(lambda _checked, value=value: self.quality.setValue(value))
             row.addWidget(button)
+        self._quality_widgets = [row.itemAt(number).widget() for number in range(row.count())]
         return row
 
     def _estimate_row(self) -> QHBoxLayout:
@@ -200,9 +229,10 @@ class CompressDialog(QDialog):
     def _estimate(self) -> None:
         settings = Settings()
         cache = PreviewCache(settings.cache_folder, settings.cache_megabytes)
-        source, quality = source_name(self.layer), self.quality.value()
+        source = source_name(self.layer)
+        precision = precision_arguments(self.guarantee, self.quality.value(), self.max_error.value())
         window = preview_window(self.layer, self._view, _SIDE)
-        place = cache.place(source, quality, window, settings.interpreter, settings.device)
+        place = cache.place(source, precision, window, settings.interpreter, settings.device)
         found = cache.find(place)
         if found is not None:
             self._show(found)
@@ -222,7 +252,7 @@ class CompressDialog(QDialog):
             cache.keep(place, result)
             self._show(result)
 
-        arguments = ["estimate", source, "--quality", str(quality), "--samples", str(_SAMPLES)]
+        arguments = ["estimate", source, *precision, "--samples", str(_SAMPLES)]
         arguments += ["--window", *map(str, window), "--images", str(place), "--device", settings.device]
         self._task = EngineTask(tr("Preview of compression"), arguments, done, hidden=True)
         QgsApplication.taskManager().addTask(self._task)

@@ -20,16 +20,32 @@
       <translation>Compressed scene</translation>
     </message>
     <message>
+      <source>Approximate, by quality</source>
+      <translation>Approximate, by quality</translation>
+    </message>
+    <message>
+      <source>No pixel off by more than</source>
+      <translation>No pixel off by more than</translation>
+    </message>
+    <message>
+      <source>Lossless</source>
+      <translation>Lossless</translation>
+    </message>
+    <message>
       <source>Compress raster</source>
       <translation>Compress raster</translation>
     </message>
     <message>
       <source>Compresses a raster with a learned codec. CRS, transform, band names, nodata, masks and tags are kept exactly, pixel values approximately: the higher the quality (1 to 100), the closer and the larger. 8 and 16 bit integers and floats, any number of bands.
 
+Where approximately will not do, let no pixel be off by more than a largest error, in the unit of the data, or choose lossless: both make larger files. Class maps and flags need lossless.
+
 Measuring decodes the result and reports the PSNR; it takes about as long as decompressing.
 
 The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over bands, in dB) are numbers for models.</source>
       <translation>Compresses a raster with a learned codec. CRS, transform, band names, nodata, masks and tags are kept exactly, pixel values approximately: the higher the quality (1 to 100), the closer and the larger. 8 and 16 bit integers and floats, any number of bands.
+
+Where approximately will not do, let no pixel be off by more than a largest error, in the unit of the data, or choose lossless: both make larger files. Class maps and flags need lossless.
 
 Measuring decodes the result and reports the PSNR; it takes about as long as decompressing.
 
@@ -42,6 +58,14 @@ The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over ba
     <message>
       <source>Quality (1 to 100)</source>
       <translation>Quality (1 to 100)</translation>
+    </message>
+    <message>
+      <source>Guarantee</source>
+      <translation>Guarantee</translation>
+    </message>
+    <message>
+      <source>Largest error, if that is guaranteed</source>
+      <translation>Largest error, if that is guaranteed</translation>
     </message>
     <message>
       <source>Measure what was lost</source>
@@ -86,10 +110,10 @@ The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over ba
     <message>
       <source>Restores a compressed scene, or the part of it inside an extent, as a GeoTIFF with everything the source had: CRS, transform, band names, nodata, masks, tags.
 
-Bands are numbers from 1 such as 4,3,2; empty means all.</source>
+Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full resolution; how many smaller ones there are, "Compressed scene information" tells.</source>
       <translation>Restores a compressed scene, or the part of it inside an extent, as a GeoTIFF with everything the source had: CRS, transform, band names, nodata, masks, tags.
 
-Bands are numbers from 1 such as 4,3,2; empty means all.</translation>
+Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full resolution; how many smaller ones there are, "Compressed scene information" tells.</translation>
     </message>
     <message>
       <source>Bands, such as 4,3,2</source>
@@ -98,6 +122,10 @@ Bands are numbers from 1 such as 4,3,2; empty means all.</translation>
     <message>
       <source>Only this extent</source>
       <translation>Only this extent</translation>
+    </message>
+    <message>
+      <source>Overview (0: full resolution)</source>
+      <translation>Overview (0: full resolution)</translation>
     </message>
     <message>
       <source>Put nodata in place of damaged tiles instead of stopping</source>
@@ -122,6 +150,10 @@ Bands are numbers from 1 such as 4,3,2; empty means all.</translation>
     <message>
       <source>{bands} is not a list of band numbers such as 4,3,2.</source>
       <translation>{bands} is not a list of band numbers such as 4,3,2.</translation>
+    </message>
+    <message>
+      <source>The scene has no overview {level}.</source>
+      <translation>The scene has no overview {level}.</translation>
     </message>
     <message>
       <source>Compressed scene information</source>
@@ -246,6 +278,10 @@ Bands are numbers from 1 such as 4,3,2; empty means all.</translation>
     <message>
       <source>Compress</source>
       <translation>Compress</translation>
+    </message>
+    <message>
+      <source>In the unit of the data, for every band.</source>
+      <translation>In the unit of the data, for every band.</translation>
     </message>
     <message>
       <source>The higher, the closer to the original and the larger.</source>

@@ -20,16 +20,32 @@
       <translation>压缩影像</translation>
     </message>
     <message>
+      <source>Approximate, by quality</source>
+      <translation>近似（按质量）</translation>
+    </message>
+    <message>
+      <source>No pixel off by more than</source>
+      <translation>任何像素的误差不超过</translation>
+    </message>
+    <message>
+      <source>Lossless</source>
+      <translation>无损</translation>
+    </message>
+    <message>
       <source>Compress raster</source>
       <translation>压缩栅格</translation>
     </message>
     <message>
       <source>Compresses a raster with a learned codec. CRS, transform, band names, nodata, masks and tags are kept exactly, pixel values approximately: the higher the quality (1 to 100), the closer and the larger. 8 and 16 bit integers and floats, any number of bands.
 
+Where approximately will not do, let no pixel be off by more than a largest error, in the unit of the data, or choose lossless: both make larger files. Class maps and flags need lossless.
+
 Measuring decodes the result and reports the PSNR; it takes about as long as decompressing.
 
 The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over bands, in dB) are numbers for models.</source>
       <translation>用学习得到的编解码器压缩栅格。坐标参考系、仿射变换、波段名称、无数据值、掩膜和标签完全保留，像素值近似保留：质量（1 到 100）越高，越接近原图，文件也越大。支持 8 位和 16 位整数以及浮点数，波段数不限。
+
+如果近似不够，可以保证任何像素的误差都不超过给定的最大值（以数据的单位计），或选择无损；两者都会使文件变大。分类图和标志位栅格需要无损。
 
 “测量损失”会解码结果并报告 PSNR，耗时与解压大致相同。
 
@@ -42,6 +58,14 @@ The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over ba
     <message>
       <source>Quality (1 to 100)</source>
       <translation>质量（1 到 100）</translation>
+    </message>
+    <message>
+      <source>Guarantee</source>
+      <translation>保证</translation>
+    </message>
+    <message>
+      <source>Largest error, if that is guaranteed</source>
+      <translation>最大误差（保证误差时）</translation>
     </message>
     <message>
       <source>Measure what was lost</source>
@@ -86,10 +110,10 @@ The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over ba
     <message>
       <source>Restores a compressed scene, or the part of it inside an extent, as a GeoTIFF with everything the source had: CRS, transform, band names, nodata, masks, tags.
 
-Bands are numbers from 1 such as 4,3,2; empty means all.</source>
+Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full resolution; how many smaller ones there are, "Compressed scene information" tells.</source>
       <translation>将压缩影像或其某一范围内的部分还原为 GeoTIFF，并保留源数据的全部信息：坐标参考系、仿射变换、波段名称、无数据值、掩膜、标签。
 
-波段为从 1 开始的编号，例如 4,3,2；留空表示全部波段。</translation>
+波段为从 1 开始的编号，例如 4,3,2；留空表示全部波段。概视图 0 为全分辨率；有多少级较小的概视图，可用“压缩影像信息”查看。</translation>
     </message>
     <message>
       <source>Bands, such as 4,3,2</source>
@@ -98,6 +122,10 @@ Bands are numbers from 1 such as 4,3,2; empty means all.</source>
     <message>
       <source>Only this extent</source>
       <translation>仅限此范围</translation>
+    </message>
+    <message>
+      <source>Overview (0: full resolution)</source>
+      <translation>概视图级别（0：全分辨率）</translation>
     </message>
     <message>
       <source>Put nodata in place of damaged tiles instead of stopping</source>
@@ -122,6 +150,10 @@ Bands are numbers from 1 such as 4,3,2; empty means all.</source>
     <message>
       <source>{bands} is not a list of band numbers such as 4,3,2.</source>
       <translation>{bands} 不是波段编号列表，应类似 4,3,2。</translation>
+    </message>
+    <message>
+      <source>The scene has no overview {level}.</source>
+      <translation>该影像没有第 {level} 级概视图。</translation>
     </message>
     <message>
       <source>Compressed scene information</source>
@@ -246,6 +278,10 @@ Bands are numbers from 1 such as 4,3,2; empty means all.</source>
     <message>
       <source>Compress</source>
       <translation>压缩</translation>
+    </message>
+    <message>
+      <source>In the unit of the data, for every band.</source>
+      <translation>以数据的单位计，适用于每个波段。</translation>
     </message>
     <message>
       <source>The higher, the closer to the original and the larger.</source>
