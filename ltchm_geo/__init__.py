@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .archive import compress_many
     from .compare import compare_rasters
     from .compress import compress_raster
     from .decompress import decompress_raster
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "__version__",
     "compare_rasters",
+    "compress_many",
     "compress_raster",
     "decompress_raster",
     "footprint",
@@ -38,6 +40,7 @@ __all__ = [
 
 _HOME = {
     "compare_rasters": ("compare", "compare_rasters"),
+    "compress_many": ("archive", "compress_many"),
     "compress_raster": ("compress", "compress_raster"),
     "decompress_raster": ("decompress", "decompress_raster"),
     "footprint": ("outline", "footprint"),

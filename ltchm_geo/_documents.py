@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ._json import dumps, encode_number, loads
 from .georef import Georef
+from .masks import representable
 from .scene_meta import BandGroup, SceneMeta
 from .types import Shape2d
 
@@ -32,11 +33,12 @@ _MULTISCALES = {
 def codec_configuration(meta: SceneMeta, group: BandGroup) -> dict[str, Any]:
     """What the codec ``ltchm_geo.ltchm`` has to know to decode a tile of `group` on its own."""
     return {
-        "format": 0,
+        "format": 1 if meta.halo else 0,
         "weights": meta.weights,
         "mapping": [[encode_number(n) for n in (m.offset, m.scale, m.low, m.high)] for m in group.mapping],
         "fill": [encode_number(value) for value in group.fill],
         "nodata": [encode_number(value) for value in meta.nodata(group)],
+        **({"halo": meta.halo} if meta.halo else {}),
     }
 
 
@@ -109,7 +111,8 @@ def _multiscales(meta: SceneMeta) -> dict[str, Any]:
         # Translations are between pixel centres, in pixels of the level derived from.
         transform = {"scale": [step, step], "translation": [(step - 1) / 2] * 2}
         layout.append({"asset": str(level), "derived_from": str(level - 1), "transform": transform})
-    multiscales = {"layout": layout, "resampling_method": "average"}
+    classes = meta.guarantee is not None and meta.guarantee.classes
+    multiscales = {"layout": layout, "resampling_method": "mode" if classes else "average"}
     return {"zarr_conventions": [_MULTISCALES], "multiscales": multiscales}
 
 
@@ -148,7 +151,9 @@ def _add_group(level: Any, meta: SceneMeta, shape: Shape2d, group: BandGroup, at
     from .zarr_codec import LtchmCodec
 
     serializer = LtchmCodec.from_configuration(codec_configuration(meta, group))
-    _create(level, meta, shape, group.name, serializer, [], group.fill[0], attributes)
+    first = group.fill[0]  # zarr has one fill value for all bands, and it must be one that a pixel can hold
+    fill = first if first is not None and representable(first, meta.array_dtype(group.name)) else 0
+    _create(level, meta, shape, group.name, serializer, [], fill, attributes)
 
 
 def _add_plane(level: Any, meta: SceneMeta, shape: Shape2d, plane: str, attributes: dict[str, Any]) -> None:
@@ -181,7 +186,7 @@ def _create(
         filters=None,
         serializer=serializer,
         compressors=[*compressors, Crc32cCodec()],
-        fill_value=0 if fill is None else fill,
+        fill_value=fill,
         dimension_names=(*names, "y", "x"),
         attributes=attributes,
     )

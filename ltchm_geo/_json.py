@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 from .errors import UsageError
@@ -29,9 +30,12 @@ def dumps(value: Any) -> bytes:
 def loads(data: bytes) -> Any:
     """Parse JSON; ValueError on anything that is not plain JSON, duplicate keys and bare NaN included."""
     try:
-        return json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        found = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError as error:
         raise ValueError("JSON is nested too deeply") from error
+    if re.search(rb"\\u[dD][89a-fA-F]", data):
+        dumps(found)  # half a surrogate pair, which only an escape can hide, is no text: nobody could print it
+    return found
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -53,7 +57,9 @@ def encode_number(value: float | None) -> float | str | None:
 
 
 def decode_number(value: Any) -> float | None:
-    """Inverse of `encode_number`; ValueError on anything else. An integer comes back as int."""
+    """Inverse of `encode_number`; ValueError on anything else. An integer, of 64 bits at most, comes back as int."""
+    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**64:
+        raise ValueError("a whole number is beyond 64 bits")
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return value
     if isinstance(value, str) and value in _NON_FINITE:

@@ -1,7 +1,8 @@
 """Writing bytes by key so that the final name only ever shows a complete scene.
 
 Everything goes to ``<destination>.part``, which is locked while a process writes it, synced to disk, and then renamed.
-A process that dies leaves only the ``.part``; the next run with the same destination takes it over.
+A process that dies leaves only the ``.part``; the next run with the same destination takes it over, and keeps what is
+in it if both runs are resumable (`_resumable_sink`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 import threading
 import warnings
 import zipfile
@@ -18,13 +20,34 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from ._store import member_method
-from .errors import DestinationBusyError, DestinationError, DestinationExistsError
+from .errors import DestinationBusyError, DestinationError, DestinationExistsError, ObjectStoreError
+from .location import Location, ObjectUrl, locate
 
-__all__ = ["DirectorySink", "Sink", "ZipSink", "check_destination", "explained", "is_folder", "open_sink", "write_file"]
+__all__ = [
+    "JOURNAL_NAME",
+    "LOCK_NAME",
+    "MARKER",
+    "DirectorySink",
+    "Sink",
+    "ZipSink",
+    "add_member",
+    "check_destination",
+    "check_free",
+    "discard",
+    "explained",
+    "is_folder",
+    "lock_file",
+    "open_sink",
+    "part_of",
+    "replace_locked",
+    "scratch_for",
+    "sync_folder",
+    "write_file",
+]
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same content gives the same file, whenever it is written
-_LOCK_NAME = ".lock"
-_MARKER = "zarr.json"
+LOCK_NAME, JOURNAL_NAME = ".lock", ".journal"  # the latter is `_resumable_sink`'s
+MARKER = "zarr.json"
 
 
 class Sink(Protocol):
@@ -47,26 +70,45 @@ def open_sink(destination: str | os.PathLike[str], overwrite: bool) -> Sink:
     ------
     DestinationExistsError, DestinationBusyError, DestinationError
     """
-    path = Path(destination)
+    path = locate(destination)
     check_destination(path, overwrite)
     with explained(path):
+        if isinstance(path, ObjectUrl):
+            from ._object_sink import ObjectSink
+
+            return ObjectSink(path, overwrite)
         return DirectorySink(path, overwrite) if is_folder(path) else ZipSink(path, overwrite)
 
 
-def check_destination(path: Path, overwrite: bool) -> None:
+def check_destination(path: Location, overwrite: bool) -> None:
     """Raise what `open_sink` would for a destination that exists or lies in no folder; writes nothing."""
+    if isinstance(path, ObjectUrl):
+        from ._object_sink import check_object_destination
+
+        check_object_destination(path, overwrite)
+        return
     with explained(path):
         if not path.parent.is_dir():
             raise DestinationError(f"cannot write {path}: the folder {path.parent} does not exist")
-        _check_free(path, is_folder(path), overwrite)
+        check_free(path, is_folder(path), overwrite)
 
 
-def is_folder(path: Path) -> bool:
+def is_folder(path: Location) -> bool:
     """Whether a scene of this name is a folder, by its suffix ``.zarr``."""
     return path.suffix.lower() == ".zarr"
 
 
-def _check_free(path: Path, folder: bool, overwrite: bool) -> None:
+def scratch_for(path: Location) -> Path:
+    """A local name in whose folder lies what a scene needs while it is written: beside the scene, where it can be."""
+    return Path(tempfile.gettempdir(), path.name) if isinstance(path, ObjectUrl) else path
+
+
+def part_of(path: Path) -> Path:
+    """Where a scene lies until it is complete."""
+    return path.with_name(path.name + ".part")
+
+
+def check_free(path: Path, folder: bool, overwrite: bool) -> None:
     if not path.exists():
         return
     if not overwrite:
@@ -75,7 +117,7 @@ def _check_free(path: Path, folder: bool, overwrite: bool) -> None:
         kind = "a file" if folder else "a folder"
         raise DestinationExistsError(f"{path} is {kind}; choose another name")
     # Overwriting a folder deletes it whole: only ever do that to something that is a Zarr store.
-    if folder and not (path / _MARKER).is_file() and any(path.iterdir()):
+    if folder and not (path / MARKER).is_file() and any(path.iterdir()):
         raise DestinationExistsError(
             f"{path} is a folder but not a scene and will not be replaced; choose another name"
         )
@@ -84,7 +126,7 @@ def _check_free(path: Path, folder: bool, overwrite: bool) -> None:
 def write_file(path: Path, data: bytes, overwrite: bool) -> None:
     """Write a small file, which has its name only when it is complete. Raises as `open_sink` does."""
     check_destination(path, overwrite)
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)
     try:
         with explained(path):
             with part.open("wb") as file:
@@ -98,12 +140,14 @@ def write_file(path: Path, data: bytes, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Location) -> Iterator[None]:
     """Turn operating system errors into ones that say what to do."""
     try:
         yield
     except DestinationError:
         raise
+    except ObjectStoreError as error:
+        raise DestinationError(f"cannot write {error}") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DestinationError(f"cannot write {path}: disk full; free some space or write elsewhere") from error
@@ -115,10 +159,12 @@ class ZipSink:
 
     def __init__(self, path: Path, overwrite: bool):
         self._path, self._overwrite = path, overwrite
-        self._part = path.with_name(path.name + ".part")
+        self._part = part_of(path)
         if self._part.is_dir():
-            raise DestinationError(f"cannot write {path}: {self._part} is a folder; remove it")
-        self._file = _lock_file(self._part, path)
+            if not (self._part / JOURNAL_NAME).is_file():
+                raise DestinationError(f"cannot write {path}: {self._part} is a folder; remove it")
+            discard(self._part, lock_file(self._part / LOCK_NAME, path))
+        self._file = lock_file(self._part, path)
         self._file.truncate(0)
         self._archive = zipfile.ZipFile(self._file, "w", zipfile.ZIP_STORED, allowZip64=True)
         self._mutex = threading.Lock()
@@ -126,10 +172,8 @@ class ZipSink:
 
     def put(self, key: str, data: bytes) -> None:
         """See `Sink.put`."""
-        info = zipfile.ZipInfo(key, _EPOCH)
-        info.create_system, info.external_attr = 3, 0o644 << 16
         with self._mutex, explained(self._path):
-            self._archive.writestr(info, data, member_method(key), compresslevel=9)
+            add_member(self._archive, key, data)
 
     def commit(self) -> None:
         """See `Sink.commit`."""
@@ -137,10 +181,10 @@ class ZipSink:
             self._archive.close()
             self._file.flush()
             os.fsync(self._file.fileno())
-            _check_free(self._path, False, self._overwrite)
-            _replace_locked(self._part, self._path, self._file)
+            check_free(self._path, False, self._overwrite)
+            replace_locked(self._part, self._path, self._file)
             self._open = False
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
 
     def abort(self) -> None:
         """See `Sink.abort`."""
@@ -150,7 +194,14 @@ class ZipSink:
         # The file is thrown away: that its last buffers no longer fit on a full disk does not matter any more.
         with contextlib.suppress(OSError, ValueError):
             self._archive.close()
-        _discard(self._part, self._file)
+        discard(self._part, self._file)
+
+
+def add_member(archive: zipfile.ZipFile, key: str, data: bytes) -> None:
+    """Append a key to the single file, the same bytes whenever and wherever it is done."""
+    info = zipfile.ZipInfo(key, _EPOCH)
+    info.create_system, info.external_attr = 3, 0o644 << 16
+    archive.writestr(info, data, member_method(key), compresslevel=9)
 
 
 class DirectorySink:
@@ -158,15 +209,23 @@ class DirectorySink:
 
     def __init__(self, path: Path, overwrite: bool):
         self._path, self._overwrite = path, overwrite
-        self._part = path.with_name(path.name + ".part")
+        self._part = part_of(path)
         if self._part.exists() and not self._part.is_dir():
             raise DestinationError(f"cannot write {path}: {self._part} is in the way; remove it")
         self._part.mkdir(exist_ok=True)
-        self._lock = _lock_file(self._part / _LOCK_NAME, path)
-        for left_over in self._part.iterdir():
-            if left_over.name != _LOCK_NAME:
-                shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
+        self._lock = lock_file(self._part / LOCK_NAME, path)
         self._open = True
+        try:
+            self._take_over()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _take_over(self) -> None:
+        """Remove what an earlier run left."""
+        for left_over in self._part.iterdir():
+            if left_over.name != LOCK_NAME:
+                shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
 
     def put(self, key: str, data: bytes) -> None:
         """See `Sink.put`."""
@@ -184,31 +243,32 @@ class DirectorySink:
         """See `Sink.commit`."""
         with explained(self._path):
             for folder, _, _ in os.walk(self._part):
-                _sync_folder(Path(folder))
-            _check_free(self._path, True, self._overwrite)
+                sync_folder(Path(folder))
+            check_free(self._path, True, self._overwrite)
             replaced = self._path.with_name(f"{self._path.name}.old-{os.getpid()}")
             if self._path.exists():
                 self._path.rename(replaced)  # fails rather than touch a folder that has this name already
             # The lock moves along and goes last: as long as the .part has its name, no other run may clear it.
-            _replace_locked(self._part, self._path, self._lock)
+            replace_locked(self._part, self._path, self._lock)
             self._open = False
-            (self._path / _LOCK_NAME).unlink()
+            for name in (JOURNAL_NAME, LOCK_NAME):
+                (self._path / name).unlink(missing_ok=True)
             if replaced.exists():
                 shutil.rmtree(replaced)
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
 
     def abort(self) -> None:
         """See `Sink.abort`."""
         if not self._open:
             return
         self._open = False
-        _discard(self._part, self._lock)
+        discard(self._part, self._lock)
 
 
 # --- locks and the file system ---------------------------------------------------------------------------------------
 
 
-def _lock_file(lock: Path, destination: Path) -> IO[bytes]:
+def lock_file(lock: Path, destination: Path) -> IO[bytes]:
     """Open `lock`, created if need be, and hold an exclusive lock on it until it is closed."""
     while True:
         file = os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b")
@@ -250,7 +310,7 @@ def _lock_exclusively(file: IO[bytes], lock: Path) -> None:
             warnings.warn(f"{lock} cannot be locked ({error}): do not write it twice at once", stacklevel=2)
 
 
-def _replace_locked(part: Path, path: Path, lock: IO[bytes]) -> None:
+def replace_locked(part: Path, path: Path, lock: IO[bytes]) -> None:
     """Rename while holding the lock, where the system can rename what is open."""
     if os.name == "nt":
         lock.close()
@@ -258,7 +318,7 @@ def _replace_locked(part: Path, path: Path, lock: IO[bytes]) -> None:
     lock.close()
 
 
-def _discard(part: Path, lock: IO[bytes]) -> None:
+def discard(part: Path, lock: IO[bytes]) -> None:
     """Remove an unfinished .part, still holding the lock where the system can remove what is open."""
     # Called while another error is on its way to the user. What cannot be removed (or flushed: the disk may be full)
     # is worthless anyway and the next run clears it, so it must not hide that error.
@@ -271,7 +331,7 @@ def _discard(part: Path, lock: IO[bytes]) -> None:
         lock.close()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make renames in a folder survive a power cut; Windows has no such call and needs none."""
     if os.name == "nt":
         return

@@ -2,7 +2,7 @@
 
 Members of the ZIP file are read with `os.pread` at offsets taken from its directory once: many threads can read at the
 same time, and a tile costs one system call. For that, shards are stored as they are; the JSON documents, which are read
-whole and would outweigh the pixels of a small scene, are deflated.
+whole and would outweigh the pixels of a small scene, are deflated. Scenes in object stores are `_object_store`'s.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import os
 import re
 import struct
-import threading
 import zipfile
 import zlib
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ._inflate import RAW_DEFLATE, inflate
-from .errors import CorruptContainerError, CorruptTileError, NotAContainerError
+from ._random_access import Cursor, LocalFile, RandomAccess
+from .errors import CorruptContainerError, CorruptTileError, NotAContainerError, ObjectStoreError
+from .location import Location, ObjectUrl, locate
 
-__all__ = ["KEY", "DirectoryStore", "Store", "ZipStore", "member_method", "open_store"]
+__all__ = ["KEY", "DirectoryStore", "Store", "ZipStore", "exactly", "member_method", "open_store"]
 
 MAX_MEMBERS = 1 << 20
 _MAX_NAME = 255
@@ -39,7 +40,7 @@ def member_method(key: str) -> int:
 class Store(Protocol):
     """Read-only bytes by key. Thread-safe. Errors name the key; the path is the caller's to add."""
 
-    path: Path
+    path: Location
 
     def __contains__(self, key: str) -> bool:
         """Whether the key is there."""
@@ -65,19 +66,29 @@ class Store(Protocol):
 
 def open_store(path: str | os.PathLike[str]) -> Store:
     """Open a scene for reading, whichever form it has."""
-    path = Path(path)
-    if path.is_dir():
+    path = locate(path)
+    if isinstance(path, ObjectUrl):
+        from ._object_store import open_object_store
+
+        return open_object_store(path)
+    # os.path says no, where Path raises, to names that the system cannot even look up.
+    if os.path.isdir(path):
         return DirectoryStore(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise NotAContainerError(f"{path}: no such file or folder")
-    return ZipStore(path)
+    return ZipStore(path, LocalFile(path))
 
 
 class DirectoryStore:
-    """A scene kept as a folder; files are opened as they are read."""
+    """A scene kept as a folder; files are opened as they are read.
+
+    Once another scene has taken the folder's name, reading fails: half of one and half of the other would be no scene.
+    """
 
     def __init__(self, path: Path):
-        self.path = path
+        self._folder = path
+        self.path: Location = path
+        self._identity = self._now()
 
     def __contains__(self, key: str) -> bool:
         return self._file(key).is_file()
@@ -101,7 +112,9 @@ class DirectoryStore:
                 data = file.read(size)
         except OSError as error:
             raise CorruptContainerError(f"{key} cannot be read: {error.strerror}") from error
-        return _exactly(data, size, key)
+        if self._now() != self._identity:
+            raise CorruptContainerError(f"{self.path} was replaced while it was open: open it again")
+        return exactly(data, size, key)
 
     def keys(self) -> set[str] | None:
         """See `Store.keys`."""
@@ -117,7 +130,15 @@ class DirectoryStore:
     def _file(self, key: str) -> Path:
         if not KEY.fullmatch(key):
             raise CorruptContainerError(f"unsafe name {key!r}")
-        return self.path / key
+        return self._folder / key
+
+    def _now(self) -> tuple[int, int] | None:
+        """Which folder has the name at this moment."""
+        try:
+            found = self._folder.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 class _Member(NamedTuple):
@@ -130,7 +151,7 @@ class _Member(NamedTuple):
 
 
 class ZipStore:
-    """A scene in one file.
+    """A scene in one file, which it closes.
 
     Raises
     ------
@@ -140,15 +161,9 @@ class ZipStore:
         When it is cut short, or its directory is one that the writer cannot have made.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
-        self._lock = threading.Lock()
+    def __init__(self, path: Location, file: RandomAccess):
+        self.path, self._file = path, file
         try:
-            self._file = path.open("rb", buffering=0)
-        except OSError as error:
-            raise NotAContainerError(f"{path} cannot be read: {error.strerror}") from error
-        try:
-            self._size = os.fstat(self._file.fileno()).st_size
             self._members = self._directory()
         except BaseException:
             self._file.close()
@@ -156,12 +171,14 @@ class ZipStore:
 
     def _directory(self) -> dict[str, _Member]:
         """All members, checked."""
-        if self._pread(0, 4) != b"PK\x03\x04":
+        if self._file.pread(0, 4) != b"PK\x03\x04":
             raise NotAContainerError(f"{self.path} is not a compressed scene")
         self._check_directory_size()
         try:
-            with zipfile.ZipFile(self._file) as archive:
+            with zipfile.ZipFile(Cursor(self._file)) as archive:
                 listed, end = archive.infolist(), archive.start_dir
+        except ObjectStoreError:
+            raise
         except (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError, OverflowError) as error:
             raise self._corrupt(f"the file is cut short or was never finished ({error})") from error
         if len(listed) > MAX_MEMBERS:
@@ -177,6 +194,8 @@ class ZipStore:
             self._check_method(info)
             if at < free or at + _LOCAL_HEADER.size + len(name) + stored > end:
                 raise self._corrupt(f"{name} overlaps another member or lies outside the file")
+            if not members and at:
+                raise self._corrupt("something lies before its first member")
             free = at + _LOCAL_HEADER.size + len(name) + stored
             members[name] = _Member(at, stored, info.file_size, info.CRC)
         return members
@@ -194,7 +213,8 @@ class ZipStore:
 
     def _check_directory_size(self) -> None:
         """Refuse, before zipfile builds an object for each member, a directory that no scene needs."""
-        tail = self._pread(max(0, self._size - 98), 98)  # the records "end64" (56), "locator" (20) and "end" (22)
+        # The records "end64" (56), "locator" (20) and "end" (22).
+        tail = self._file.pread(max(0, self._file.size - 98), 98)
         if tail[-22:-18] != b"PK\x05\x06":
             raise self._corrupt("the file is cut short, was never finished, or has something appended")
         size = _END.unpack(tail[-22:])[1]
@@ -221,8 +241,8 @@ class ZipStore:
             raise CorruptContainerError(f"{key} has {member.size} bytes, {size} at {offset} were asked for")
         begin = self._data_offset(key, member)
         if member_method(key) == zipfile.ZIP_STORED:
-            return _exactly(self._pread(begin + offset, size), size, key)
-        deflated = _exactly(self._pread(begin, member.stored), member.stored, key)
+            return exactly(self._file.pread(begin + offset, size), size, key)
+        deflated = exactly(self._file.pread(begin, member.stored), member.stored, key)
         return _inflate_document(key, member, deflated)[offset : offset + size]
 
     def keys(self) -> set[str] | None:
@@ -231,7 +251,7 @@ class ZipStore:
 
     def total_size(self) -> int | None:
         """See `Store.total_size`."""
-        return self._size
+        return self._file.size
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -246,7 +266,7 @@ class ZipStore:
     def _data_offset(self, key: str, member: _Member) -> int:
         # The writer leaves the extra field empty, so a member's data begins right behind its name. A file repacked by
         # other tools may have one: read its length, and check that this is the right header at all.
-        fixed = self._pread(member.at, _LOCAL_HEADER.size + len(key))
+        fixed = self._file.pread(member.at, _LOCAL_HEADER.size + len(key))
         if len(fixed) == _LOCAL_HEADER.size + len(key):
             magic, method, name, extra = _LOCAL_HEADER.unpack_from(fixed)
             start = member.at + len(fixed) + extra
@@ -255,17 +275,10 @@ class ZipStore:
                 and method == member_method(key)
                 and name == len(key)
                 and fixed[-name:] == key.encode()
-                and start + member.stored <= self._size
+                and start + member.stored <= self._file.size
             ):
                 return int(start)
         raise CorruptContainerError(f"the header of {key} is damaged")
-
-    def _pread(self, offset: int, size: int) -> bytes:
-        if hasattr(os, "pread"):
-            return os.pread(self._file.fileno(), size, offset)
-        with self._lock:  # Windows
-            self._file.seek(offset)
-            return self._file.read(size)
 
     def _corrupt(self, what: str) -> CorruptContainerError:
         return CorruptContainerError(f"{self.path}: {what}")
@@ -281,7 +294,7 @@ def _inflate_document(key: str, member: _Member, deflated: bytes) -> bytes:
     return data
 
 
-def _exactly(data: bytes, size: int, key: str) -> bytes:
+def exactly(data: bytes, size: int, key: str) -> bytes:
     if len(data) != size:
         raise CorruptContainerError(f"{key} is cut short, {len(data)} of {size} bytes are there")
     return data

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from .errors import UnsupportedRasterError, UsageError
 from .georef import BandInfo, Georef, Number, alpha_band
 from .georef_xarray import read_georef, spatial_dims
-from .source import MaskKind, mask_kind
-from .types import PIXEL_DTYPES, PixelBox, Shape2d
+from .source import MaskKind, Purpose, mask_kind
+from .types import EXACT_DTYPES, PIXEL_DTYPES, PixelBox, Shape2d
 
 __all__ = ["ArraySource"]
 
@@ -50,10 +50,10 @@ class ArraySource:
         A data type or meaning that must not be coded lossily.
     """
 
-    def __init__(self, src: xr.DataArray | xr.Dataset):
+    def __init__(self, src: xr.DataArray | xr.Dataset, purpose: Purpose = "lossy"):
         self.name = _name(src)
         arrays, mask = _take_apart(src, self.name)
-        self._parts = [_Part.of(array, self.name) for array in arrays]
+        self._parts = [_Part.of(array, self.name, purpose) for array in arrays]
         self._mask = None if mask is None else mask.transpose(*spatial_dims(mask, self.name))
         self.dtype = _common_dtype(self._parts, self.name)
         self.bands = tuple(band for part in self._parts for band in part.bands)
@@ -68,6 +68,8 @@ class ArraySource:
             raise UnsupportedRasterError(f"{self.name} needs one nodata value for all bands, not: {values}")
         hole, alpha = next(iter(nodata.values())), self.alpha is not None
         self.mask_kind: MaskKind = mask_kind(self.dtype, hole, alpha=alpha, mask=mask is not None)
+        self.classes = purpose == "exact" and any(key in array.attrs for array in arrays for key in _CLASSES)
+        self.address: str | None = None
         self.nbytes_file: int | None = None
 
     def read(self, box: PixelBox, bands: Sequence[int]) -> NDArray[Any]:
@@ -119,19 +121,21 @@ class _Part:
     name: str
 
     @classmethod
-    def of(cls, array: xr.DataArray, name: str) -> _Part:
+    def of(cls, array: xr.DataArray, name: str, purpose: Purpose) -> _Part:
         rows, columns = spatial_dims(array, name)
         others = [str(dim) for dim in array.dims if dim not in (rows, columns)]
         if len(others) > 1:
             raise UsageError(f"{name} has dimensions {array.dims}: choose one of each but bands, rows and columns")
         cube = array.transpose(*others, rows, columns) if others else array.transpose(rows, columns).expand_dims("band")
-        if found := [key for key in _CLASSES if key in array.attrs]:
-            raise UnsupportedRasterError(f"{name} holds classes ({found[0]}), not an image: store it lossless")
+        if purpose != "exact" and (found := [key for key in _CLASSES if key in array.attrs]):
+            raise UnsupportedRasterError(
+                f"{name} holds classes ({found[0]}), not an image: compress with lossless=True"
+            )
         dtype, encoding = array.dtype, array.encoding
         packed = dtype.kind == "f" and "dtype" in encoding and bool({*_NODATA, "scale_factor"} & encoding.keys())
         if packed:
             dtype = np.dtype(encoding["dtype"])
-        dtype = _checked_dtype(dtype, name)
+        dtype = _checked_dtype(dtype, name, purpose)
         nodata = _nodata(array, dtype, packed)
         packing = (float(encoding.get("scale_factor", 1)), float(encoding.get("add_offset", 0))) if packed else None
         scales, offsets = _scaling({**array.attrs, **(encoding if packed else {})}, cube.shape[0], name)
@@ -182,9 +186,10 @@ def _take_apart(src: xr.DataArray | xr.Dataset, name: str) -> tuple[list[xr.Data
     return pixels, masks[0] if masks else None
 
 
-def _checked_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
-    if dtype.name not in PIXEL_DTYPES:
-        supported = ", ".join(PIXEL_DTYPES)
+def _checked_dtype(dtype: np.dtype[Any], name: str, purpose: Purpose) -> np.dtype[Any]:
+    allowed = PIXEL_DTYPES if purpose == "lossy" else EXACT_DTYPES
+    if dtype.name not in allowed:
+        supported = ", ".join(allowed)
         raise UnsupportedRasterError(f"{name} has the unsupported data type {dtype} (astype one of {supported})")
     return np.dtype(dtype.name)  # in this machine's byte order
 

@@ -20,7 +20,7 @@ from .errors import CorruptTileError, UnsupportedVersionError
 
 __all__ = ["FORMAT_VERSION", "MAX_LEVEL", "TileMode", "TilePayload", "decode_lossless", "encode_lossless"]
 
-FORMAT_VERSION = 0  # of a tile; the scene around it has its own
+FORMAT_VERSION = 1  # of a tile; the scene around it has its own
 MAX_LEVEL = 112
 
 _HAS_MASK, _HAS_OUTLIERS = 1, 2
@@ -35,6 +35,20 @@ class TileMode(IntEnum):
     CONSTANT = 1  # each band has one value over its valid pixels; body: those values, little-endian
     LATENT = 2  # body: entropy stream of the network's latents
     LOSSLESS = 3  # body: `encode_lossless`
+    PREDICTED = 4  # body: `exact_pixels`; exact, or within a bound
+    CORRECTED = (
+        5  # body: length of an entropy stream of latents, that stream, and what `corrections` adds to its pixels
+    )
+
+    @property
+    def version(self) -> int:
+        """The format version in which the mode came to be; a tile says that of its mode."""
+        return 1 if self in (TileMode.PREDICTED, TileMode.CORRECTED) else 0
+
+    @property
+    def networked(self) -> bool:
+        """Whether decoding takes the network."""
+        return self in (TileMode.LATENT, TileMode.CORRECTED)
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,7 @@ class TilePayload:
     ----------
     mode : TileMode
     level : int
-        Quality level 0..112 of a LATENT tile; 0 in every other mode.
+        Quality level 0..112 of a LATENT or CORRECTED tile; 0 in every other mode.
     mask, outliers : bytes or None
         Sections of `masks.encode_mask` and `radiometry.encode_outliers`; None when absent.
     body : bytes
@@ -60,16 +74,38 @@ class TilePayload:
     def __post_init__(self) -> None:
         if not 0 <= self.level <= MAX_LEVEL:
             raise CorruptTileError(f"quality level {self.level} is outside 0..{MAX_LEVEL}")
-        if self.level and self.mode != TileMode.LATENT:
+        if self.level and not self.mode.networked:
             raise CorruptTileError(f"a {self.mode.name} tile must have quality level 0, not {self.level}")
         if self.body and self.mode == TileMode.EMPTY:
             raise CorruptTileError(f"an EMPTY tile has a body of {len(self.body)} bytes")
+        if self.mode == TileMode.CORRECTED:
+            _stream_and_rest(self.body)
+
+    @property
+    def size(self) -> int:
+        """Bytes of body and sections."""
+        return len(self.body) + len(self.mask or b"") + len(self.outliers or b"")
+
+    @property
+    def stream(self) -> bytes:
+        """The entropy stream of a LATENT or CORRECTED tile."""
+        return self.body if self.mode == TileMode.LATENT else _stream_and_rest(self.body)[0]
+
+    @property
+    def correction(self) -> bytes:
+        """What follows the entropy stream of a CORRECTED tile."""
+        return _stream_and_rest(self.body)[1]
+
+    @staticmethod
+    def corrected_body(stream: bytes, correction: bytes) -> bytes:
+        """Body of a CORRECTED tile."""
+        return _varint(len(stream)) + stream + correction
 
     def pack(self) -> bytes:
         """The payload as bytes; `unpack` gives an equal payload back."""
         sections = [s for s in (self.mask, self.outliers) if s is not None]
         flags = _HAS_MASK * (self.mask is not None) | _HAS_OUTLIERS * (self.outliers is not None)
-        header = bytes([FORMAT_VERSION, self.mode, flags, self.level])
+        header = bytes([self.mode.version, self.mode, flags, self.level])
         return b"".join([header, *(_varint(len(s)) for s in sections), *sections, self.body])
 
     @staticmethod
@@ -97,6 +133,8 @@ class TilePayload:
             )
         if mode not in TileMode.__members__.values():
             raise CorruptTileError(f"unknown tile mode {mode}")
+        if version != TileMode(mode).version:
+            raise CorruptTileError(f"a tile of mode {mode} must be in format {TileMode(mode).version}, not {version}")
         if flags & ~(_HAS_MASK | _HAS_OUTLIERS):
             raise CorruptTileError(f"reserved flag bits are set: {flags:#04x}")
         present = [bit for bit in (_HAS_MASK, _HAS_OUTLIERS) if flags & bit]
@@ -120,6 +158,13 @@ def _varint(value: int) -> bytes:
         out.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*out, value])
+
+
+def _stream_and_rest(body: bytes) -> tuple[bytes, bytes]:
+    length, at = _read_varint(body, 0)
+    if length > len(body) - at:
+        raise CorruptTileError(f"an entropy stream of {length} bytes does not fit in a body of {len(body)}")
+    return body[at : at + length], body[at + length :]
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:

@@ -7,31 +7,50 @@ decode: payload -> entropy decoder + network -> data units -> outliers -> holes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import DTypeLike, NDArray
 
 from .bitstream import TileMode, TilePayload, decode_lossless, encode_lossless
-from .engine import Engine, load_engine
-from .errors import CorruptTileError, DesynchronisedError
+from .corrections import add_correction, base_pixels
+from .errors import CorruptTileError, DesynchronisedError, UsageError
+from .exact_pixels import decode_pixels, encode_exact
 from .georef import Number
-from .masks import decode_mask, encode_mask, fill_masked, valid_pixels
-from .radiometry import BandMapping, decode_outliers, encode_outliers, find_outliers, from_model, to_model
+from .masks import decode_mask, encode_mask, fill_masked, representable, valid_pixels
+from .radiometry import (
+    BandMapping,
+    decode_outliers,
+    encode_outliers,
+    find_outliers,
+    from_model,
+    outlier_mask,
+    to_model,
+)
+from .tiles import MARGIN
 from .timing import StageClock
+from .types import Sides
+
+if TYPE_CHECKING:
+    import torch
+
+    from .engine import Engine
+    from .nn.inference import Precision
+    from .seams import Surroundings
 
 __all__ = ["GroupCoding", "check_latents", "decode_for_zarr", "decode_tiles", "encode_tiles", "tile_validity"]
 
 Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
+_Values = NDArray[np.float32] | CorruptTileError  # what the network made of a tile, or why it made nothing
 
 #: Which band of a group feeds each of the network's three channels.
 _CHANNELS = {1: (0, 0, 0), 2: (0, 1, 1), 3: (0, 1, 2)}
 #: A tile is also tried losslessly where that has a chance to be smaller: few valid pixels, a stream that is a large
 #: share of them, or few pixels that differ from their left neighbour.
 _FEW_PIXELS, _LARGE_SHARE, _FEW_CHANGES = 4096, 0.25, 0.02
+_RUNS = 0.25  # where fewer pixels differ from their left neighbour, runs may say a tile better than predictions
 
 
 @dataclass(frozen=True)
@@ -48,17 +67,28 @@ class GroupCoding:
         Per band, what masked pixels hold; None where none are masked.
     nodata : tuple
         Per band, the value no valid pixel may take on decoding; None without.
+    halo : int
+        1 where the network sees one latent of a tile's neighbours, else 0.
+    max_error : tuple of float, or None
+        Per band, the largest error a pixel may have, 0 for none; None where errors have no bound. For encoding only.
     """
 
     dtype: np.dtype[Any]
     mapping: tuple[BandMapping, ...]
     fill: tuple[Number | None, ...]
     nodata: tuple[Number | None, ...]
+    halo: int = 0
+    max_error: tuple[float, ...] | None = None
 
     @property
     def bands(self) -> int:
         """Bands of the group, 1 to 3."""
         return len(self.mapping)
+
+    @property
+    def holes(self) -> tuple[Number | None, ...]:
+        """Per band, `fill` if a pixel can hold it: a nodata value of -9999 marks no pixel of a uint8 band."""
+        return tuple(None if v is None or not representable(v, self.dtype) else v for v in self.fill)
 
 
 class _Decoder(Protocol):
@@ -71,7 +101,15 @@ class _Decoder(Protocol):
         self, streams: Sequence[bytes], level: int, tile: int, clock: StageClock | None = None
     ) -> tuple[torch.Tensor, Mask]: ...
 
-    def synthesise(self, y: torch.Tensor, level: int, clock: StageClock) -> NDArray[np.float32]: ...
+    def synthesise(
+        self,
+        y: torch.Tensor,
+        level: int,
+        clock: StageClock,
+        *,
+        sides: Sequence[Sides] | None = None,
+        precision: Precision | None = None,
+    ) -> NDArray[np.float32]: ...
 
 
 # --- encoding --------------------------------------------------------------------------------------------------------
@@ -80,32 +118,49 @@ class _Decoder(Protocol):
 def encode_tiles(
     tiles: Sequence[tuple[Pixels, Mask]],
     coding: GroupCoding,
-    engine: Engine,
+    engine: Engine | None,
     level: int,
     clock: StageClock | None = None,
+    *,
+    sides: Sequence[Sides] | None = None,
 ) -> list[bytes]:
     """Code tiles of one band group.
 
     Parameters
     ----------
     tiles : sequence of (pixels, valid)
-        Each (bands, T, T): pixels in the scene's own type, and True where they hold data.
+        Each (bands, T, T): pixels in the scene's own type, and True where they hold data. With `sides`, 16 pixels more
+        on those sides.
     coding : GroupCoding
-    engine : Engine
+    engine : Engine or None
+        May be None where `coding` bounds errors.
     level : int
         Quality level 0..112.
+    sides : sequence of Sides, optional
+        Per tile, the sides where it has a neighbour that is coded with this halo, too.
 
     Returns
     -------
     One packed `TilePayload` per tile.
     """
     clock = clock or StageClock()
+    if coding.max_error is not None:
+        from .guaranteed import encode_guaranteed
+
+        return encode_guaranteed(tiles, coding, engine, level, clock)
+    if engine is None:
+        raise UsageError("pixels without a bound on their errors are coded by a network: load weights")
     with clock("tiles"):
-        payloads: list[TilePayload | None] = [_without_network(pixels, valid) for pixels, valid in tiles]
+        around, tiles = tiles, tiles if sides is None else [_inner(*pair) for pair in zip(tiles, sides, strict=True)]
+        payloads: list[TilePayload | None] = [without_network(pixels, valid) for pixels, valid in tiles]
         todo = [i for i, payload in enumerate(payloads) if payload is None]
         outliers = {i: find_outliers(*tiles[i], coding.mapping) for i in todo}
-        inputs = [_model_input(*tiles[i], outliers[i], coding) for i in todo]
-    streams = engine.encode(np.stack(inputs), level, clock) if todo else []
+        if sides is None:
+            inputs = [model_input(*tiles[i], outliers[i], coding) for i in todo]
+        else:
+            inputs = [_margined_input(*around[i], sides[i], coding) for i in todo]
+    where = None if sides is None else [sides[i] for i in todo]
+    streams = engine.encode(np.stack(inputs), level, clock, sides=where) if todo else []
     with clock("tiles"):
         for i, stream in zip(todo, streams, strict=True):
             pixels, valid = tiles[i]
@@ -120,7 +175,7 @@ def encode_tiles(
     return [payload.pack() for payload in payloads if payload is not None]
 
 
-def _without_network(pixels: Pixels, valid: Mask) -> TilePayload | None:
+def without_network(pixels: Pixels, valid: Mask) -> TilePayload | None:
     """EMPTY or CONSTANT where that says everything."""
     if not valid.any():
         return TilePayload(TileMode.EMPTY)
@@ -140,7 +195,7 @@ def _bits(values: Pixels) -> Pixels:
     return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
 
 
-def _model_input(pixels: Pixels, valid: Mask, outliers: Mask, coding: GroupCoding) -> NDArray[np.float32]:
+def model_input(pixels: Pixels, valid: Mask, outliers: Mask, coding: GroupCoding) -> NDArray[np.float32]:
     """(3, T, T) float32 for the network; holes and outliers are filled from their surroundings."""
     values = to_model(pixels, coding.mapping)
     known = valid & ~outliers
@@ -149,14 +204,43 @@ def _model_input(pixels: Pixels, valid: Mask, outliers: Mask, coding: GroupCodin
     return values[list(_CHANNELS[coding.bands])]
 
 
+def _inner(tile: tuple[Pixels, Mask], sides: Sides) -> tuple[Pixels, Mask]:
+    """A tile without the pixels of its neighbours."""
+    top, bottom, left, right = sides.times(MARGIN)
+    pixels, valid = tile
+    inside = (slice(None), slice(top, pixels.shape[1] - bottom), slice(left, pixels.shape[2] - right))
+    return pixels[inside], valid[inside]
+
+
+def _margined_input(pixels: Pixels, valid: Mask, sides: Sides, coding: GroupCoding) -> NDArray[np.float32]:
+    """(3, T + 32, T + 32) float32 for the network; zeros on the sides without a neighbour."""
+    values = model_input(pixels, valid, find_outliers(pixels, valid, coding.mapping), coding)
+    top, bottom, left, right = (MARGIN * (1 - side) for side in sides)
+    return np.pad(values, ((0, 0), (top, bottom), (left, right)))
+
+
 def _smaller(lossy: TilePayload, pixels: Pixels, valid: Mask) -> TilePayload:
     """The lossy payload, or the exact one where that takes fewer bytes: nothing is gained by losing quality."""
-    size = len(lossy.body) + len(lossy.mask or b"") + len(lossy.outliers or b"")
     changes = np.count_nonzero(pixels[..., 1:] != pixels[..., :-1]) / pixels.size
-    if valid.sum() >= _FEW_PIXELS and size < _LARGE_SHARE * pixels.nbytes and changes > _FEW_CHANGES:
+    if valid.sum() >= _FEW_PIXELS and lossy.size < _LARGE_SHARE * pixels.nbytes and changes > _FEW_CHANGES:
         return lossy
-    exact = encode_lossless(pixels)
-    return TilePayload(TileMode.LOSSLESS, body=exact) if len(exact) <= size else lossy
+    exact = exact_payload(pixels, valid)
+    return exact if exact.size <= lossy.size else lossy
+
+
+def exact_payload(pixels: Pixels, known: Mask) -> TilePayload:
+    """A tile whose pixels come back exactly, but for those not known, which may come back as their band's fill."""
+    body, lost = encode_exact(pixels, known)
+    predicted = TilePayload(
+        TileMode.PREDICTED,
+        mask=None if known.all() else encode_mask(known),
+        outliers=encode_outliers(pixels, lost) if lost.any() else None,
+        body=body,
+    )
+    if np.count_nonzero(pixels[..., 1:] != pixels[..., :-1]) > _RUNS * pixels.size:
+        return predicted
+    runs = TilePayload(TileMode.LOSSLESS, body=encode_lossless(pixels))
+    return runs if runs.size < predicted.size else predicted
 
 
 # --- decoding --------------------------------------------------------------------------------------------------------
@@ -168,6 +252,8 @@ def decode_tiles(
     engine: _Decoder | None,
     tile: int,
     clock: StageClock | None = None,
+    *,
+    surroundings: Surroundings | None = None,
 ) -> list[Pixels | CorruptTileError]:
     """Decode tiles of one band group.
 
@@ -180,21 +266,32 @@ def decode_tiles(
         May be None if no tile needs the network.
     tile : int
         Side T in pixels.
+    surroundings : Surroundings, optional
+        Where the tiles lie; only for a coding with a halo. Without, such tiles do without their neighbours.
 
     Returns
     -------
-    Per tile, pixels (bands, T, T) in the scene's own type, or the error that explains why there are none.
+    Per tile, pixels (bands, T, T) in the scene's own type, or the error that explains why there are none. With
+    `surroundings`, only for the tiles that are wanted.
     """
     clock = clock or StageClock()
     with clock("tiles"):
         results: list[Any] = [_or_error(TilePayload.unpack, data) for data in payloads]
-    levels: dict[int, list[int]] = {}
+    alike: dict[tuple[TileMode, int], list[int]] = {}
     for i, payload in enumerate(results):
-        if isinstance(payload, TilePayload) and payload.mode == TileMode.LATENT:
-            levels.setdefault(payload.level, []).append(i)
-    values: dict[int, NDArray[np.float32] | CorruptTileError] = {}
-    for level, members in levels.items():
-        values |= zip(members, _synthesise([results[i].body for i in members], level, engine, tile, clock), strict=True)
+        if isinstance(payload, TilePayload) and payload.mode.networked:
+            alike.setdefault((payload.mode, payload.level), []).append(i)
+    values: dict[int, _Values] = {}
+    for (mode, level), members in alike.items():
+        streams = {i: results[i].stream for i in members}
+        if mode == TileMode.CORRECTED:
+            values |= _synthesise(streams, level, engine, tile, clock, 0, "float32")
+        elif surroundings is not None:
+            values |= _synthesise_joined(streams, level, engine, tile, clock, surroundings)
+        else:
+            values |= _synthesise(streams, level, engine, tile, clock, coding.halo)
+    if surroundings is not None:
+        results = results[: surroundings.wanted]
     with clock("tiles"):
         for i, payload in enumerate(results):
             if isinstance(payload, TilePayload):
@@ -203,15 +300,59 @@ def decode_tiles(
 
 
 def _synthesise(
-    streams: list[bytes], level: int, engine: _Decoder | None, tile: int, clock: StageClock
-) -> list[NDArray[np.float32] | CorruptTileError]:
+    streams: Mapping[int, bytes],
+    level: int,
+    engine: _Decoder | None,
+    tile: int,
+    clock: StageClock,
+    halo: int,
+    precision: Precision | None = None,
+) -> dict[int, _Values]:
+    """The network's output for each stream, or what is wrong with it; each tile by itself."""
+    if engine is None or tile % engine.tile_multiple:
+        return dict.fromkeys(streams, _unusable(engine, tile))
+    y, intact = engine.decode_latents(list(streams.values()), level, tile, clock)
+    if halo:
+        from .seams import alone, with_neighbours
+
+        every = [Sides(1, 1, 1, 1)] * len(y)
+        pixels = engine.synthesise(with_neighbours(y, alone(len(y))), level, clock, sides=every)
+    else:
+        pixels = engine.synthesise(y, level, clock, precision=precision)
+    return {i: p if ok else _desynchronised() for i, p, ok in zip(streams, pixels, intact, strict=True)}
+
+
+def _synthesise_joined(
+    streams: Mapping[int, bytes],
+    level: int,
+    engine: _Decoder | None,
+    tile: int,
+    clock: StageClock,
+    surroundings: Surroundings,
+) -> dict[int, _Values]:
+    """The same for the tiles that are wanted, each with the facing latents of its neighbours."""
+    if engine is None or tile % engine.tile_multiple:
+        return dict.fromkeys(streams, _unusable(engine, tile))
+    from .seams import with_neighbours
+
+    places, known = surroundings.places, surroundings.known
+    values: dict[int, _Values] = {}
+    if todo := [i for i in streams if places[i] not in known]:
+        y, intact = engine.decode_latents([streams[i] for i in todo], level, tile, clock)
+        known |= {places[i]: (level, latents) for i, latents, ok in zip(todo, y, intact, strict=True) if ok}
+        values = {i: _desynchronised() for i, ok in zip(todo, intact, strict=True) if not ok}
+    if wanted := [i for i in streams if i < surroundings.wanted and i not in values]:
+        here = [places[i] for i in wanted]
+        sides = [surroundings.grid.sides(place) for place in here]
+        pixels = engine.synthesise(with_neighbours(*surroundings.rows(here, level)), level, clock, sides=sides)
+        values |= zip(wanted, pixels, strict=True)
+    return values
+
+
+def _unusable(engine: _Decoder | None, tile: int) -> CorruptTileError:
     if engine is None:
-        return [CorruptTileError("the tile needs a network, but its scene names no weights")] * len(streams)
-    if tile % engine.tile_multiple:
-        return [CorruptTileError(f"the scene's network codes no tiles of {tile} pixels")] * len(streams)
-    y, intact = engine.decode_latents(streams, level, tile, clock)
-    pixels = engine.synthesise(y, level, clock)
-    return [p if ok else _desynchronised() for p, ok in zip(pixels, intact, strict=True)]
+        return CorruptTileError("the tile needs a network, but its scene names no weights")
+    return CorruptTileError(f"the scene's network codes no tiles of {tile} pixels")
 
 
 def _desynchronised() -> DesynchronisedError:
@@ -226,30 +367,40 @@ def _or_error(function: Any, *arguments: Any) -> Any:
         return error
 
 
-def _restore(
-    payload: TilePayload, values: NDArray[np.float32] | CorruptTileError | None, coding: GroupCoding, tile: int
-) -> Pixels:
-    """Pixels of one tile from its payload and, for LATENT, the network's output."""
+def _restore(payload: TilePayload, values: _Values | None, coding: GroupCoding, tile: int) -> Pixels:
+    """Pixels of one tile from its payload and, where its mode takes it, the network's output."""
     if isinstance(values, CorruptTileError):
         raise values
     shape = (coding.bands, tile, tile)
     if payload.mode == TileMode.LOSSLESS:
         return decode_lossless(payload.body, shape, coding.dtype)
+    valid = decode_mask(payload.mask, shape) if payload.mask is not None else None
+    if payload.mode == TileMode.EMPTY:
+        valid = np.zeros(shape, bool)
     if payload.mode == TileMode.LATENT and values is not None:
-        pixels = from_model(_to_bands(values, coding.bands), coding.mapping, coding.dtype, coding.nodata)
+        pixels = from_model(to_bands(values, coding.bands), coding.mapping, coding.dtype, coding.nodata)
+    elif payload.mode == TileMode.PREDICTED:
+        pixels = decode_pixels(payload.body, _predictable(payload, valid, shape, coding.dtype), coding.dtype)
+    elif payload.mode == TileMode.CORRECTED and values is not None:
+        base = base_pixels(to_bands(values, coding.bands), coding.mapping)
+        known = _predictable(payload, valid, shape, coding.dtype)
+        pixels = add_correction(payload.correction, base, known, coding.dtype, coding.nodata)
     else:
         pixels = _constant(payload, shape, coding.dtype)
     if payload.outliers is not None:
         decode_outliers(payload.outliers, pixels)
-    valid = decode_mask(payload.mask, shape) if payload.mask is not None else None
-    if payload.mode == TileMode.EMPTY:
-        valid = np.zeros(shape, bool)
     if valid is not None:
         _fill_holes(pixels, valid, coding)
     return pixels
 
 
-def _to_bands(values: NDArray[np.float32], bands: int) -> NDArray[np.float32]:
+def _predictable(payload: TilePayload, valid: Mask | None, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Mask:
+    """The pixels of a PREDICTED or CORRECTED tile that its predictive stream holds: neither masked nor outliers."""
+    known = np.ones(shape, bool) if valid is None else valid
+    return known if payload.outliers is None else known & ~outlier_mask(payload.outliers, shape, dtype)
+
+
+def to_bands(values: NDArray[np.float32], bands: int) -> NDArray[np.float32]:
     """Three channels back to the group's bands; channels that carried the same band are averaged."""
     channels = np.array(_CHANNELS[bands])
     return np.stack([values[channels == band].mean(axis=0) for band in range(bands)])
@@ -265,7 +416,7 @@ def _constant(payload: TilePayload, shape: tuple[int, int, int], dtype: np.dtype
 
 
 def _fill_holes(pixels: Pixels, valid: Mask, coding: GroupCoding) -> None:
-    for plane, band_valid, fill in zip(pixels, valid, coding.fill, strict=True):
+    for plane, band_valid, fill in zip(pixels, valid, coding.holes, strict=True):
         if fill is None:
             if not band_valid.all():
                 raise CorruptTileError("the tile has masked pixels, but its scene says none are")
@@ -280,7 +431,7 @@ def check_latents(
     payloads: Sequence[bytes], coding: GroupCoding, engine: Engine | None, tile: int
 ) -> list[CorruptTileError | None]:
     """Decode everything of the tiles but the network's pixels: sections, latents and their checksum; None = sound."""
-    decoded = decode_tiles(payloads, coding, engine and _LatentsOnly(engine), tile)
+    decoded = decode_tiles(payloads, replace(coding, halo=0), engine and _LatentsOnly(engine), tile)
     return [result if isinstance(result, CorruptTileError) else None for result in decoded]
 
 
@@ -301,9 +452,10 @@ def tile_validity(data: bytes, coding: GroupCoding, tile: int, mask: Mask | None
     payload, shape = TilePayload.unpack(data), (coding.bands, tile, tile)
     if payload.mode == TileMode.EMPTY:
         return np.zeros(shape, bool)
-    if payload.mode == TileMode.LOSSLESS:
-        return valid_pixels(decode_lossless(payload.body, shape, coding.dtype), coding.nodata, mask)
-    return decode_mask(payload.mask, shape) if payload.mask is not None else np.ones(shape, bool)
+    if payload.mode in (TileMode.LOSSLESS, TileMode.PREDICTED):  # their holes may be among the pixels
+        return valid_pixels(_restore(payload, None, coding, tile), coding.nodata, mask)
+    valid = decode_mask(payload.mask, shape) if payload.mask is not None else np.ones(shape, bool)
+    return valid if mask is None else valid & mask
 
 
 class _LatentsOnly:
@@ -312,7 +464,15 @@ class _LatentsOnly:
     def __init__(self, engine: Engine):
         self.tile_multiple, self.decode_latents = engine.tile_multiple, engine.decode_latents
 
-    def synthesise(self, y: torch.Tensor, level: int, clock: StageClock) -> NDArray[np.float32]:
+    def synthesise(
+        self,
+        y: torch.Tensor,
+        level: int,
+        clock: StageClock,
+        *,
+        sides: Sequence[Sides] | None = None,
+        precision: Precision | None = None,
+    ) -> NDArray[np.float32]:
         side = 16 * y.shape[-1]
         return np.broadcast_to(np.float32(0.5), (len(y), 3, side, side))
 
@@ -332,9 +492,10 @@ def decode_for_zarr(
         The weights the configuration names are not installed.
     """
     from ._json import decode_number
+    from .engine import load_engine
 
     mapping = tuple(BandMapping(*(float(decode_number(n) or 0.0) for n in m)) for m in configuration["mapping"])
     fill, nodata = (tuple(decode_number(n) for n in configuration[key]) for key in ("fill", "nodata"))
-    coding = GroupCoding(np.dtype(dtype), mapping, fill, nodata)
+    coding = GroupCoding(np.dtype(dtype), mapping, fill, nodata, configuration.get("halo", 0))
     engine = load_engine(configuration["weights"]) if configuration["weights"] else None
     return decode_tiles(payloads, coding, engine, shape[-1])

@@ -49,7 +49,7 @@ def open_comparable(src: Any, device: str = "auto") -> Iterator[Comparable]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            source: Comparable = stack.enter_context(open_source(src))
+            source: Comparable = stack.enter_context(open_source(src, "exact"))
         except AlreadyCompressedError:
             source = _DecodedScene(stack.enter_context(ContainerReader(src)), device)
         yield source

@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ._sink import check_destination
-from .container import ContainerReader, ContainerWriter, Overview
-from .engine import load_engine
+from ._sink import check_destination, is_folder, scratch_for
+from .base_choice import choose_engine
+from .container import ContainerReader, ContainerWriter, Overview, SceneMeta
 from .errors import DestinationError, UsageError
+from .fingerprint import work_identity
+from .location import Location, locate
 from .masks import valid_pixels
 from .metrics import ErrorStats
 from .nn.config import level_to_lambda
-from .plan import describe_scene, level_of
+from .plan import describe_scene
 from .pyramid import LARGE, automatic_factors, check_overviews
 from .raster import Source, open_source
 from .scene_decoder import SceneDecoder
-from .scene_encoder import SceneEncoder
+from .scene_encoder import Crew, SceneEncoder, ThreadCrew
 from .schedule import Progress, run_shards, worker_count
+from .settings import CompressSettings
 from .tiles import DEFAULT_TILE, TileGrid, automatic_shard
 from .timing import StageClock
 from .types import Shape2d, TileIndex
 
-__all__ = ["CompressResult", "compress_raster"]
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from .engine import Engine
+
+__all__ = ["CompressResult", "Writing", "compress_raster", "compress_scene", "measure_scene"]
 
 SUFFIX = ".ltchm"
+
+
+#: Compresses the source at hand to a place: see `checked.compress_checked`.
+Writing = Callable[[Location, CompressSettings], "CompressResult"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,7 @@ class CompressResult:
 
     Attributes
     ----------
-    path : Path
+    path : Path or ObjectUrl
         The compressed scene.
     bytes, source_bytes, raw_bytes : int
         Size of the scene; of the source's files (None where it has none); of its pixels uncompressed.
@@ -56,9 +69,13 @@ class CompressResult:
     psnr, max_error : tuple or None
         Per band in file order over valid pixels, if measuring was asked for: PSNR in dB against the band's data range
         (255 for 8 bits), and the largest absolute error in data units. An alpha band is exact and left out.
+    kept : int
+        Shards that an earlier, unfinished run had stored (`resume`).
+    cpu : dict
+        As `stages`, but seconds that the threads spent computing, without waiting.
     """
 
-    path: Path
+    path: Location
     bytes: int
     source_bytes: int | None
     raw_bytes: int
@@ -70,6 +87,8 @@ class CompressResult:
     stages: dict[str, float]
     psnr: tuple[float, ...] | None = None
     max_error: tuple[float, ...] | None = None
+    kept: int = 0
+    cpu: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready dictionary."""
@@ -82,16 +101,25 @@ def compress_raster(
     *,
     quality: int | None = None,
     lambda_: float | None = None,
+    lossless: bool = False,
+    max_error: float | Sequence[float] | None = None,
+    target_psnr: float | None = None,
+    target_bpp: float | None = None,
+    target_ratio: float | None = None,
     model: str | None = None,
     device: str = "auto",
     tile_size: int = DEFAULT_TILE,
     shard_tiles: int | None = None,
     overwrite: bool = False,
     measure: bool = False,
+    verify: bool = False,
     overviews: Sequence[int] | Literal[False] | None = None,
     overview_quality: int | None = None,
     preview: bool | None = None,
+    seamless: bool | None = None,
+    resume: bool = False,
     workers: int | None = None,
+    client: Client | str | None = None,
     progress: Progress | None = None,
 ) -> CompressResult:
     """Compress a georeferenced raster.
@@ -103,10 +131,21 @@ def compress_raster(
         like, says `array_source`.
     dst : path, optional
         ``*.zarr`` writes a folder, any other name a single file. Default: the source's name with the suffix .ltchm.
+        ``s3://bucket/scene.ltchm`` and ``s3://bucket/scene.zarr`` write to an object store (docs/scaling.md).
     quality : int, optional
         1 (smallest) to 100 (best); 50 if neither this nor `lambda_` is given.
     lambda_ : float, optional
         The paper's Lagrangian weight instead, 128 to 16384; the nearest of 113 levels is used.
+    lossless : bool
+        Instead, keep every pixel exactly: any integers and floats up to 64 bits, classes and palettes, too. Needs no
+        weights.
+    max_error : float or sequence of float, optional
+        Instead, let no valid pixel be further than this from the original, in data units, on any machine: one number,
+        or one per band in file order. 0 keeps a band exactly.
+    target_psnr, target_bpp, target_ratio : float, optional
+        Instead, find the quality that gives this PSNR (in dB, the mean over the bands of what `measure` reports), size
+        in bits per pixel position, or ratio of uncompressed to compressed size. Sizes are hit within 2 % (PSNR: within
+        2 % or 0.2 dB), or a UsageError says what can be reached. The scene is coded a few times.
     model : str, optional
         Weights by tag, SHA-256 or path. Default: the installed default.
     device : str
@@ -120,6 +159,9 @@ def compress_raster(
         Replace an existing `dst`, when the new one is complete.
     measure : bool
         Decode the result and report PSNR and largest error per band.
+    verify : bool
+        Read the result back before it gets its name: every checksum, every tile's latents, and every pixel that a
+        guarantee is about. What fails is removed, with a VerificationError.
     overviews : sequence of int or False, optional
         Factors of the coarser copies to store beside full resolution, ascending powers of two, such as (2, 4, 8);
         False for none. Default: 4, 8, 16, ... for a scene longer than 2048 pixels, else none.
@@ -127,9 +169,21 @@ def compress_raster(
         Their quality, 1 to 100; that of the scene unless given.
     preview : bool, optional
         Store a quick-look, a JPEG of up to 512 pixels. Default: for a scene longer than 2048 pixels.
+    seamless : bool, optional
+        Let the network see a little of each tile's neighbours, so that nobody sees where tiles meet: better pixels for
+        a quarter more work in compressing. Default: for a single file, but not for a ``*.zarr`` folder, as plain Zarr
+        readers see one tile at a time, and such tiles fit worse than those made to stand alone. Guaranteed and
+        lossless tiles have no seams.
+    resume : bool
+        Keep what is finished when the run ends early, however it ends, and go on from what an earlier such run of the
+        same source (same files, sizes and times), settings and weights left in ``<dst>.part``. Equal bytes come out.
+        The source has to be files, and `dst` local, or the run begins anew.
     workers : int, optional
         Shards in work at once. Memory is bounded by them, whatever the scene's size, plus GDAL's block cache (5 % of
         the machine unless the environment variable GDAL_CACHEMAX says otherwise; the command line sets 256 MB).
+    client : distributed.Client, or the address of its scheduler, optional
+        Let the workers of a cluster code the shards (docs/scaling.md). They open `src` by its name and choose a device
+        by `device`; the result is stored from here, and the same bytes come out.
     progress : callable, optional
         Called with (tiles done, tiles in all).
 
@@ -139,7 +193,8 @@ def compress_raster(
 
     Raises
     ------
-    SourceError, UnsupportedRasterError, DestinationError, WeightsError, DeviceError, UsageError
+    SourceError, UnsupportedRasterError, DestinationError, WeightsError, DeviceError, UsageError, VerificationError,
+    ClusterError
 
     Examples
     --------
@@ -148,28 +203,65 @@ def compress_raster(
     >>> result.path, round(result.ratio)  # doctest: +SKIP
     (PosixPath('scene.ltchm'), 31)
     """
-    began, clock, level = time.perf_counter(), StageClock(), level_of(quality, lambda_)
-    count = worker_count(workers)
-    with open_source(src) as source:
-        # What is wrong with destination or sizes must be told before the weights are loaded and the scene surveyed.
-        path = _destination(source, dst)
-        check_destination(path, overwrite)
-        shard_tiles = automatic_shard(source.shape, tile_size) if shard_tiles is None else shard_tiles
-        TileGrid(source.shape, tile_size, shard_tiles)
-        coarse = level if overview_quality is None else level_of(overview_quality, None)
-        levels = _overviews(source.shape, overviews, coarse)
-        preview = max(source.shape) > LARGE if preview is None else preview
-        engine = load_engine(model, device)
-        engine.check_tile(tile_size)
-        meta = describe_scene(source, engine, level, tile_size, shard_tiles, clock)
-        meta = replace(meta, overviews=levels)
-        with ContainerWriter(path, meta, overwrite) as writer:
-            encoder = SceneEncoder(meta, engine, writer, clock)
-            encoder.encode(source, path, count, progress, preview=preview)
-            with clock("write"):
-                writer.finish()
-        seconds = time.perf_counter() - began
-        psnr, max_error = _measure(source, path, device, count) if measure else (None, None)
+    settings = CompressSettings(
+        quality=quality,
+        lambda_=lambda_,
+        lossless=lossless,
+        max_error=tuple(max_error) if isinstance(max_error, Sequence) else max_error,
+        target_psnr=target_psnr,
+        target_bpp=target_bpp,
+        target_ratio=target_ratio,
+        model=model,
+        device=device,
+        tile_size=tile_size,
+        shard_tiles=shard_tiles,
+        overwrite=overwrite,
+        measure=measure,
+        verify=verify,
+        overviews=overviews if overviews is None or overviews is False else tuple(overviews),
+        overview_quality=overview_quality,
+        preview=preview,
+        seamless=seamless,
+        resume=resume,
+        workers=workers,
+    )
+    with open_source(src, settings.purpose) as source:
+        return compress_scene(source, _destination(source, dst), settings, progress=progress, client=client)
+
+
+def compress_scene(
+    source: Source,
+    path: Location,
+    settings: CompressSettings,
+    *,
+    progress: Progress | None = None,
+    client: Client | str | None = None,
+) -> CompressResult:
+    """Compress a raster, opened for `settings.purpose`, to `path`; for the rest see `compress_raster`."""
+    if settings.verify or settings.target is not None:
+        from .checked import compress_checked
+
+        def write(place: Location, plain: CompressSettings) -> CompressResult:
+            return compress_scene(source, place, plain, progress=progress, client=client)
+
+        return compress_checked(write, source, path, settings)
+    began, clock, count = time.perf_counter(), StageClock(), worker_count(settings.workers)
+    # What is wrong with destination or sizes must be told before the weights are loaded and the scene surveyed.
+    check_destination(path, settings.overwrite)
+    meta, engine = _plan(source, path, settings, clock)
+    preview = max(source.shape) > LARGE if settings.preview is None else settings.preview
+    unfinished = work_identity(source, settings) if settings.resume and isinstance(path, Path) else None
+    with (
+        _crew(client, source, engine, settings, clock) as crew,
+        ContainerWriter(path, meta, settings.overwrite, resume=unfinished) as writer,
+    ):
+        kept = writer.stored
+        encoder = SceneEncoder(meta, crew, writer, clock)
+        encoder.encode(source, scratch_for(path), progress, preview=preview)
+        with clock("write"):
+            writer.finish()
+    seconds = time.perf_counter() - began
+    psnr, max_error = measure_scene(source, path, settings.device, count) if settings.measure else (None, None)
     with ContainerReader(path) as reader:
         size = reader.sizes()["total"]
     pixels = source.shape.y * source.shape.x
@@ -182,12 +274,42 @@ def compress_raster(
         bpp=8 * size / pixels,
         ratio=raw / size,
         seconds=seconds,
-        level=level,
+        level=meta.level,
         tiles=dict(encoder.modes),
         stages=clock.totals,
         psnr=psnr,
         max_error=max_error,
+        kept=kept,
+        cpu=clock.cpu,
     )
+
+
+def _plan(
+    source: Source, path: Location, settings: CompressSettings, clock: StageClock
+) -> tuple[SceneMeta, Engine | None]:
+    """What the scene will say about itself, and the network that codes it; None where none is needed."""
+    tile, shard = settings.tile_size, settings.shard_tiles
+    grid = TileGrid(source.shape, tile, automatic_shard(source.shape, tile) if shard is None else shard)
+    overviews = _overviews(source.shape, settings.overviews, settings.overview_level)
+    promised = settings.guarantee(len(source.bands), classes=source.classes)
+    engine, level = choose_engine(source, grid, settings, promised, clock)
+    if promised is not None:
+        overviews = tuple(replace(overview, level=level) for overview in overviews)
+    meta = describe_scene(source, engine, level, tile, grid.shard, clock, guarantee=promised)
+    return replace(meta, overviews=overviews, halo=_halo(meta, settings, path)), engine
+
+
+@contextlib.contextmanager
+def _crew(
+    client: Client | str | None, source: Source, engine: Engine | None, settings: CompressSettings, clock: StageClock
+) -> Iterator[Crew]:
+    if client is None:
+        yield ThreadCrew(engine, clock, worker_count(settings.workers))
+        return
+    from .cluster import ClusterCrew, connected
+
+    with connected(client) as connection:
+        yield ClusterCrew(connection, source, settings.device, clock)
 
 
 def _overviews(shape: Shape2d, factors: Sequence[int] | Literal[False] | None, level: int) -> tuple[Overview, ...]:
@@ -197,8 +319,15 @@ def _overviews(shape: Shape2d, factors: Sequence[int] | Literal[False] | None, l
     return found
 
 
-def _destination(source: Source, dst: str | os.PathLike[str] | None) -> Path:
-    path = Path(dst) if dst is not None else _default_destination(source.name)
+def _halo(meta: SceneMeta, settings: CompressSettings, path: Location) -> int:
+    """Whether tiles see their neighbours. A bound on the error is checked tile by tile, so there they do not."""
+    if settings.lossless or settings.max_error is not None or meta.grid.shape == (1, 1):
+        return 0
+    return int(not is_folder(path) if settings.seamless is None else settings.seamless)
+
+
+def _destination(source: Source, dst: str | os.PathLike[str] | None) -> Location:
+    path = locate(dst) if dst is not None else _default_destination(source.name)
     if os.path.exists(source.name) and os.path.exists(path) and os.path.samefile(source.name, path):
         raise DestinationError(f"{path} is the source itself; choose another destination")
     return path
@@ -210,7 +339,9 @@ def _default_destination(name: str) -> Path:
     return Path(name).with_suffix(SUFFIX)
 
 
-def _measure(source: Source, path: Path, device: str, workers: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def measure_scene(
+    source: Source, path: Location, device: str, workers: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """PSNR and largest error per band of what a reader of the finished file gets back."""
     with ContainerReader(path) as reader:
         decoder, meta = SceneDecoder(reader, device), reader.meta

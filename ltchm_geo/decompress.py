@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .container import ContainerReader
 from .errors import DestinationError, UsageError
+from .location import beside
 from .raster import create_geotiff
 from .scene_decoder import DamagedTile, SceneDecoder
 from .schedule import Progress, Ticker, run_shards, worker_count
@@ -37,6 +38,8 @@ class DecompressResult:
         Tiles filled with nodata (or 0) because they could not be decoded; only with `allow_damaged`.
     stages : dict
         Seconds by stage, summed over threads.
+    cpu : dict
+        As `stages`, but seconds that the threads spent computing, without waiting.
     """
 
     path: Path
@@ -44,6 +47,7 @@ class DecompressResult:
     seconds: float
     damaged: tuple[DamagedTile, ...]
     stages: dict[str, float]
+    cpu: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready dictionary."""
@@ -68,9 +72,9 @@ def decompress_raster(
     Parameters
     ----------
     src : path
-        A ``.ltchm`` file or a ``.zarr`` folder.
+        A ``.ltchm`` file or a ``.zarr`` folder; a URL where they lie in an object store.
     dst : path, optional
-        Default: the scene's name with the suffix .tif.
+        Default: the scene's name with the suffix .tif; in the current folder for a scene in an object store.
     window : (row, column, height, width), optional
         Only these pixels, counted in those of the level; the transform moves along.
     bands : 1-based band numbers, optional
@@ -98,11 +102,11 @@ def decompress_raster(
         grid = meta.pyramid_grid(level)
         box = _box(window, grid.scene)
         chosen = _bands(bands, len(meta.bands))
-        path = Path(dst) if dst is not None else Path(src).with_suffix(".tif")
-        if os.path.exists(path) and os.path.samefile(path, src):
+        path = Path(dst) if dst is not None else beside(reader.path, ".tif")
+        if os.path.exists(path) and os.path.exists(src) and os.path.samefile(path, src):
             raise DestinationError(f"{path} is the scene itself; choose another destination")
         decoder = SceneDecoder(reader, device, allow_damaged=allow_damaged, clock=clock)
-        pieces = _pieces(grid, box)
+        pieces = _pieces(grid.for_reading, box)
         with create_geotiff(
             path,
             Shape2d(box.height, box.width),
@@ -125,7 +129,8 @@ def decompress_raster(
 
             run_shards(work, list(pieces), count)
     damaged = tuple(sorted(decoder.damaged, key=lambda d: (d.array, d.tile)))
-    return DecompressResult(path, path.stat().st_size, time.perf_counter() - began, damaged, clock.totals)
+    seconds = time.perf_counter() - began
+    return DecompressResult(path, path.stat().st_size, seconds, damaged, clock.totals, clock.cpu)
 
 
 def _box(window: Sequence[int] | None, shape: Shape2d) -> PixelBox:

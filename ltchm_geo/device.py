@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ltchm_geo.errors import DeviceError
 
 if TYPE_CHECKING:
     import torch
+
+
+_CONVOLUTIONS = threading.Lock()
+
+
+@contextlib.contextmanager
+def single_precision() -> Iterator[None]:
+    """Let GPUs compute convolutions in true float32 meanwhile: by default they round their inputs to 10 bits (TF32)."""
+    import torch
+
+    if not torch.cuda.is_available():
+        yield
+        return
+    with _CONVOLUTIONS:  # the setting is that of the whole process
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -61,6 +61,31 @@ class DestinationBusyError(DestinationError):
     """Another process is writing the same destination right now."""
 
 
+# --- archives --------------------------------------------------------------------------------------------------------
+
+
+class ArchiveError(LtchmError, RuntimeError):
+    """An archive cannot go on: its journal is damaged, or the disk is nearly full."""
+
+
+# --- clusters --------------------------------------------------------------------------------------------------------
+
+
+class ClusterError(LtchmError, RuntimeError):
+    """A cluster cannot do the work: no scheduler, workers that die, other versions or other files there."""
+
+
+# --- object stores ---------------------------------------------------------------------------------------------------
+
+
+class ObjectStoreError(LtchmError, OSError):
+    """An object store cannot be reached, refuses, or answers nonsense. Says nothing about the scene."""
+
+
+class ObjectMissingError(ObjectStoreError, FileNotFoundError):
+    """There is no such object."""
+
+
 # --- compressed scenes -----------------------------------------------------------------------------------------------
 
 
@@ -80,6 +105,10 @@ class IncompleteContainerError(ContainerError):
 
 class UnsupportedVersionError(ContainerError):
     """The scene was written in a newer format than this software reads."""
+
+
+class VerificationError(ContainerError):
+    """A scene that was just written does not decode to what went into it, or misses what was asked of it."""
 
 
 class CorruptContainerError(ContainerError):

@@ -6,29 +6,34 @@ import math
 import os
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .base_choice import choose_engine
 from .codec import decode_tiles, encode_tiles
 from .container import BandGroup, SceneMeta
-from .engine import Engine, load_engine
+from .engine import Engine
 from .errors import CorruptTileError, DestinationError, UsageError
 from .masks import valid_pixels
 from .metrics import ErrorStats
 from .picture import Stretch, display_bands, write_png
-from .plan import describe_scene, level_of
+from .plan import describe_scene
 from .pyramid import LARGE, automatic_factors
 from .raster import Source, open_source
+from .sampling import spread
 from .scene_decoder import group_coding
 from .scene_writer import encode_plane
 from .schedule import Progress, Ticker
-from .tiles import DEFAULT_TILE, TileGrid, automatic_shard, pad_tile
+from .seams import Surroundings
+from .settings import CompressSettings
+from .shard_coder import cut_tile
+from .tiles import DEFAULT_TILE, MARGIN, TileGrid, automatic_shard, pad_tile
 from .timing import StageClock
-from .types import PixelBox, Shape2d, TileIndex
+from .types import PixelBox, TileIndex
 
 __all__ = ["AMPLIFICATION", "Estimate", "estimate_raster"]
 
@@ -63,7 +68,7 @@ class Estimate:
     bpp, ratio : float
         As in `CompressResult`.
     level : int
-        Quality level.
+        Quality level; 0 where no network is used.
     tiles, sampled_tiles : int
         Tile positions in all, and how many of them were coded to find out.
     window : PixelBox
@@ -102,6 +107,8 @@ def estimate_raster(
     *,
     quality: int | None = None,
     lambda_: float | None = None,
+    lossless: bool = False,
+    max_error: float | Sequence[float] | None = None,
     model: str | None = None,
     device: str = "auto",
     tile_size: int = DEFAULT_TILE,
@@ -117,7 +124,7 @@ def estimate_raster(
 
     Parameters
     ----------
-    src, quality, lambda_, model, device, tile_size
+    src, quality, lambda_, lossless, max_error, model, device, tile_size
         As in `compress_raster`.
     window : (row, column, height, width), optional
         What to restore, at most 2048 pixels a side. Default: 512 x 512 pixels in the middle.
@@ -132,19 +139,29 @@ def estimate_raster(
     ------
     SourceError, UnsupportedRasterError, WeightsError, DeviceError, UsageError, DestinationError
     """
-    level = level_of(quality, lambda_)
+    settings = CompressSettings(
+        quality=quality,
+        lambda_=lambda_,
+        lossless=lossless,
+        max_error=tuple(max_error) if isinstance(max_error, Sequence) else max_error,
+        model=model,
+        device=device,
+        tile_size=tile_size,
+    )
     if samples < 1:
         raise UsageError("samples must be at least 1")
     if images is not None and not os.path.isdir(images):
         raise DestinationError(f"{os.fspath(images)} is not a folder: create it first")
-    with open_source(src) as source:
+    with open_source(src, settings.purpose) as source:
         box = _window_box(window, source)
         grid = TileGrid(source.shape, tile_size, automatic_shard(source.shape, tile_size))
-        engine = load_engine(model, device)
-        engine.check_tile(tile_size)
-        seen, sampled = grid.covering(box), _spread(grid.shape, samples)
+        promised, clock = settings.guarantee(len(source.bands), classes=source.classes), StageClock()
+        engine, level = choose_engine(source, grid, settings, promised, clock)
+        seen, sampled = grid.covering(box), spread(grid.shape, samples)
         looked_at = [grid.tile_box(tile) for tile in dict.fromkeys([*sampled, *seen])]
-        meta = describe_scene(source, engine, level, tile_size, grid.shard, StageClock(), boxes=looked_at)
+        meta = describe_scene(source, engine, level, tile_size, grid.shard, clock, boxes=looked_at, guarantee=promised)
+        # As a single file has it by default.
+        meta = replace(meta, halo=int(promised is None and grid.shape != (1, 1)))
         coder, ticker = _TileCoder(source, meta, engine), Ticker(len(sampled) + len(seen), progress)
         sizes = coder.sizes(sampled, ticker)
         view = coder.restore(box, seen, ticker)
@@ -182,19 +199,6 @@ def _window_box(window: tuple[int, int, int, int] | None, source: Source) -> Pix
     if max(box.height, box.width) > _MAX_WINDOW:
         raise UsageError(f"a window to look at may have {_MAX_WINDOW} pixels a side, not {box.height} x {box.width}")
     return box
-
-
-def _spread(shape: Shape2d, count: int) -> list[TileIndex]:
-    """`count` tiles, evenly over the grid without falling into step with anything periodic in it; all if there are no
-    more. Additive recurrence on the inverses of the plastic number, the two-dimensional golden ratio."""
-    if count >= shape.y * shape.x:
-        return [TileIndex(iy, ix) for iy in range(shape.y) for ix in range(shape.x)]
-    found: dict[TileIndex, None] = {}
-    for n in range(1, 100 * count):
-        found[TileIndex(int(0.7548776662 * n % 1 * shape.y), int(0.5698402910 * n % 1 * shape.x))] = None
-        if len(found) == count:
-            break
-    return sorted(found)
 
 
 def _total(sizes: Sequence[int], grid: TileGrid) -> tuple[int, int, int]:
@@ -242,7 +246,7 @@ class _View:
 class _TileCoder:
     """Codes single tiles of an open raster as compressing it would."""
 
-    def __init__(self, source: Source, meta: SceneMeta, engine: Engine):
+    def __init__(self, source: Source, meta: SceneMeta, engine: Engine | None):
         self._source, self._meta, self._engine = source, meta, engine
 
     def sizes(self, tiles: Sequence[TileIndex], ticker: Ticker) -> list[int]:
@@ -262,8 +266,7 @@ class _TileCoder:
         original = self._source.read(box, bands)
         restored = original.copy()  # alpha is exact
         for group in meta.groups:
-            payloads = self._encode(group, tiles)
-            for tile, pixels in zip(tiles, self._decode(group, payloads), strict=True):
+            for tile, pixels in zip(tiles, self._restore(group, tiles), strict=True):
                 whole = meta.grid.tile_box(tile)
                 common = whole.intersection(box)
                 if common is not None:
@@ -274,18 +277,23 @@ class _TileCoder:
         return _View(original, restored, valid_pixels(original, nodata, self._source.read_mask(box)))
 
     def _encode(self, group: BandGroup, tiles: Sequence[TileIndex]) -> list[bytes]:
-        coding, side = group_coding(self._meta, group), self._meta.tile
-        inputs = []
+        coding, grid, halo, inputs = group_coding(self._meta, group), self._meta.grid, self._meta.halo, []
         for tile in tiles:
-            box = self._meta.grid.tile_box(tile)
+            box = grid.with_margin(grid.tile_box(tile), MARGIN * halo)
             pixels = self._source.read(box, group.bands)
             valid = valid_pixels(pixels, coding.nodata, self._source.read_mask(box))
-            inputs.append((pad_tile(pixels, side), pad_tile(valid, side)))
-        return encode_tiles(inputs, coding, self._engine, self._meta.level)
+            inputs.append(cut_tile(tile, grid, halo, box, pixels, valid))
+        sides = [grid.sides(tile) for tile in tiles] if halo else None
+        return encode_tiles(inputs, coding, self._engine, self._meta.level, sides=sides)
 
-    def _decode(self, group: BandGroup, payloads: Sequence[bytes]) -> list[Pixels]:
-        restored = []
-        for pixels in decode_tiles(payloads, group_coding(self._meta, group), self._engine, self._meta.tile):
+    def _restore(self, group: BandGroup, tiles: Sequence[TileIndex]) -> list[Pixels]:
+        """Tiles as they will be; the network sees their neighbours, so these are coded along with them."""
+        coding, grid, restored = group_coding(self._meta, group), self._meta.grid, []
+        ring = dict.fromkeys(near for tile in tiles for near in grid.around(tile)) if coding.halo else {}
+        places = list(dict.fromkeys([*tiles, *ring]))
+        surroundings = Surroundings(grid, places, len(tiles), {}) if coding.halo else None
+        payloads = self._encode(group, places)
+        for pixels in decode_tiles(payloads, coding, self._engine, grid.tile, surroundings=surroundings):
             if isinstance(pixels, CorruptTileError):
                 raise pixels
             restored.append(pixels)

@@ -111,6 +111,10 @@ class Georef:
         )
 
 
+#: Keys that a band has in JSON only if it has such a thing.
+_OPTIONAL = {"colors", "categories"}
+
+
 @dataclass(frozen=True)
 class BandInfo:
     """One band's meaning.
@@ -124,6 +128,8 @@ class BandInfo:
     scale, offset : physical value = pixel * scale + offset
     unit : unit of the physical value, or None
     tags : {namespace: {key: value}}
+    colors : RGBA of the values 0, 1, ... of a paletted band, or None
+    categories : names of the values 0, 1, ... of a band of classes, or None
     """
 
     dtype: str
@@ -134,6 +140,8 @@ class BandInfo:
     offset: float = 0.0
     unit: str | None = None
     tags: Tags = field(default_factory=dict)
+    colors: tuple[tuple[int, ...], ...] | None = None
+    categories: tuple[str, ...] | None = None
 
     def __eq__(self, other: object) -> bool:
         # NaN nodata equals itself here: two bands are equal when they would be stored alike.
@@ -153,13 +161,16 @@ class BandInfo:
             "offset": _encode(self.offset),
             "unit": self.unit,
             "tags": {namespace: dict(items) for namespace, items in self.tags.items()},
+            **({} if self.colors is None else {"colors": [list(color) for color in self.colors]}),
+            **({} if self.categories is None else {"categories": list(self.categories)}),
         }
 
     @classmethod
     def from_dict(cls, data: object) -> BandInfo:
         """Check and take over what `to_dict` made. Raises `CorruptContainerError` for anything else."""
         try:
-            return cls._from_dict(require_keys(data, {f.name for f in fields(cls)}, what="it"))
+            absent = _OPTIONAL - set(data) if isinstance(data, dict) else set()
+            return cls._from_dict(require_keys(data, {f.name for f in fields(cls)} - absent, what="it"))
         except ValueError as error:
             raise CorruptContainerError(f"band information is damaged: {error}") from error
 
@@ -174,6 +185,8 @@ class BandInfo:
             offset=float(_number(data["offset"], "offset")),
             unit=_optional_string(data["unit"], "unit"),
             tags=_tags(data["tags"]),
+            colors=_colors(data["colors"]) if "colors" in data else None,
+            categories=_names(data["categories"]) if "categories" in data else None,
         )
 
 
@@ -195,8 +208,6 @@ def _number(value: object, what: str) -> Number:
     number = decode_number(value)
     if number is None:
         raise ValueError(f"{what} is missing")
-    if isinstance(number, int) and not -(2**63) <= number < 2**64:
-        raise ValueError(f"{what} is beyond 64 bits")
     return number
 
 
@@ -246,6 +257,18 @@ def _rpcs(value: object) -> dict[str, Any]:
         absent = key in ("err_bias", "err_rand") and rpcs[key] is None
         checked[key] = None if absent else float(_number(rpcs[key], key))
     return checked | {key: list(_finite_floats(rpcs[key], key, 20)) for key in RPC_VECTORS}
+
+
+def _colors(value: object) -> tuple[tuple[int, ...], ...]:
+    colors = tuple(tuple(_list(color, "colour")) for color in _list(value, "colors"))
+    whole = all(type(part) is int and 0 <= part < 256 for color in colors for part in color)
+    if len(colors) > 65536 or any(len(color) != 4 for color in colors) or not whole:
+        raise ValueError("colors are not up to 65536 lists of four whole numbers from 0 to 255")
+    return colors
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(_string(name, "category") for name in _list(value, "categories"))
 
 
 def _tags(value: object) -> dict[str, dict[str, str]]:

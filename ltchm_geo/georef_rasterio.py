@@ -7,11 +7,13 @@ import math
 import os
 import threading
 import warnings
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, WktVersion
@@ -22,7 +24,7 @@ from rasterio.rpc import RPC
 from .errors import CorruptContainerError
 from .georef import GCP_NUMBERS, GCP_STRINGS, RPC_SCALARS, RPC_VECTORS, BandInfo, Georef, Number, Tags
 
-__all__ = ["apply", "quiet_open", "read_bands", "read_georef", "to_wkt"]
+__all__ = ["apply", "categories_xml", "quiet_open", "read_bands", "read_georef", "to_wkt"]
 
 # Structural or path-dependent namespaces, which GDAL makes up anew for every file; RPC has its own field.
 _DERIVED_NAMESPACES = frozenset({"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "TIFF", "xml:VRT", "RPC"})
@@ -54,6 +56,7 @@ def read_georef(dataset: Any) -> Georef:
 
 def read_bands(dataset: Any) -> tuple[BandInfo, ...]:
     """What an open rasterio dataset says about each of its bands, in file order."""
+    categories = _read_categories(dataset)
     return tuple(
         BandInfo(
             dtype=dataset.dtypes[i],
@@ -64,6 +67,8 @@ def read_bands(dataset: Any) -> tuple[BandInfo, ...]:
             offset=float(dataset.offsets[i]),
             unit=dataset.units[i] or None,
             tags=_read_tags(dataset, i + 1),
+            colors=_read_colors(dataset, i + 1),
+            categories=categories.get(i + 1),
         )
         for i in range(dataset.count)
     )
@@ -101,7 +106,29 @@ def _apply_bands(dataset: Any, bands: Sequence[BandInfo]) -> None:
             dataset.set_band_description(number, band.description)
         if band.unit is not None:
             dataset.set_band_unit(number, band.unit)
+        if band.colors is not None:
+            dataset.write_colormap(number, dict(enumerate(band.colors)))
         _write_tags(dataset, band.tags, number)
+
+
+def categories_xml(bands: Sequence[BandInfo], beside: bytes = b"<PAMDataset/>") -> bytes | None:
+    """GDAL's side-car document ``.aux.xml`` with the bands' categories; rasterio cannot write them. None without any.
+
+    `beside` is such a document that is there already.
+    """
+    if all(band.categories is None for band in bands):
+        return None
+    root = ElementTree.fromstring(beside)
+    found = {element.get("band"): element for element in root.iter("PAMRasterBand")}
+    for number, band in enumerate(bands, start=1):
+        if band.categories is not None:
+            element = found.get(str(number))
+            element = ElementTree.SubElement(root, "PAMRasterBand", band=str(number)) if element is None else element
+            names = ElementTree.SubElement(element, "CategoryNames")
+            for name in band.categories:
+                ElementTree.SubElement(names, "Category").text = name
+    document: bytes = ElementTree.tostring(root, encoding="utf-8")
+    return document
 
 
 @functools.cache
@@ -118,6 +145,28 @@ def _gcp_point_shift() -> float:
             dataset.update_tags(AREA_OR_POINT="Point")
         with memory.open() as dataset:
             return float(dataset.gcps[0][0].row) - 1.0
+
+
+def _read_colors(dataset: Any, band: int) -> tuple[tuple[int, ...], ...] | None:
+    if dataset.colorinterp[band - 1] != ColorInterp.palette:
+        return None
+    try:
+        table = dataset.colormap(band)
+    except ValueError:  # rasterio's word for: there is none
+        return None
+    return tuple(tuple(table.get(value, (0, 0, 0, 255))) for value in range(max(table) + 1))
+
+
+def _read_categories(dataset: Any) -> dict[int, tuple[str, ...]]:
+    """Category names by band. rasterio does not know them, but GDAL writes them into a VRT of the dataset."""
+    if not any(np.dtype(name).kind in "iu" for name in dataset.dtypes):
+        return {}
+    with MemoryFile(ext=".vrt") as memory:
+        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
+        memory.seek(0)
+        root = ElementTree.fromstring(memory.read())
+    found = {int(band.get("band", 0)): band.find("CategoryNames") for band in root.iter("VRTRasterBand")}
+    return {n: tuple(name.text or "" for name in names) for n, names in found.items() if names is not None}
 
 
 def _read_tags(dataset: Any, band: int = 0) -> dict[str, dict[str, str]]:

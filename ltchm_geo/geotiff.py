@@ -23,7 +23,7 @@ from rasterio.windows import Window
 
 from .errors import DestinationError, DestinationExistsError, UsageError
 from .georef import BandInfo, Georef, Number
-from .georef_rasterio import apply, quiet_open
+from .georef_rasterio import apply, categories_xml, quiet_open
 from .types import PixelBox, Shape2d
 
 __all__ = ["GeotiffWriter", "create_geotiff"]
@@ -123,6 +123,7 @@ def create_geotiff(
         yield GeotiffWriter(dataset, path)
         with _destination_errors(path):
             dataset.close()
+            _write_categories(part, bands)
             _check_complete(part)
             _publish(part, path)
     except BaseException:
@@ -153,7 +154,7 @@ def _profile(bands: Sequence[BandInfo], options: Mapping[str, str]) -> dict[str,
         "compress": "deflate",
         # Band groups arrive one after the other; pixel interleaving would rewrite every block once per group.
         "interleave": "pixel" if len(bands) <= 4 else "band",
-        "photometric": "RGB" if rgb else "MINISBLACK",
+        "photometric": "RGB" if rgb else "PALETTE" if bands[0].colors is not None else "MINISBLACK",
     }
     profile |= {key.lower(): value for key, value in options.items()}
     if "num_threads" in profile:
@@ -183,6 +184,13 @@ def _check_destination(path: Path, overwrite: bool) -> None:
         raise DestinationExistsError(f"{path} exists: remove it or ask for overwriting")
     if not os.access(path.parent, os.W_OK):
         raise DestinationError(f"{path}: no permission to write in {path.parent}")
+
+
+def _write_categories(part: Path, bands: Sequence[BandInfo]) -> None:
+    sidecar = part.with_name(part.name + ".aux.xml")
+    document = categories_xml(bands, *([sidecar.read_bytes()] if sidecar.exists() else []))
+    if document is not None:
+        sidecar.write_bytes(document)
 
 
 def _check_complete(part: Path) -> None:

@@ -10,18 +10,20 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .container import BandGroup, ContainerReader, Problem, SceneMeta
 from .errors import CorruptTileError
+from .location import Location
 from .nn.config import MAX_LEVEL, level_to_lambda
 from .scene_meta import array_path
 from .types import TileIndex
 
 __all__ = ["Problem", "SceneInfo", "VerifyReport", "info", "verify"]
+
+_DECODED_AT_ONCE = 1 << 22  # pixels: a shard may be of any size
 
 Progress = Callable[[int, int], None]
 
@@ -32,7 +34,7 @@ class SceneInfo:
 
     Attributes
     ----------
-    path : Path
+    path : Path or ObjectUrl
     form : str
         "file" or "folder".
     meta : SceneMeta
@@ -44,7 +46,7 @@ class SceneInfo:
         Bytes of each overview.
     """
 
-    path: Path
+    path: Location
     form: str
     meta: SceneMeta
     sizes: Mapping[str, int]
@@ -138,7 +140,7 @@ class VerifyReport:
 
     Attributes
     ----------
-    path : Path
+    path : Path or ObjectUrl
     deep : bool
         Whether every tile was decoded too.
     problems : tuple of Problem
@@ -148,7 +150,7 @@ class VerifyReport:
     seconds : float
     """
 
-    path: Path
+    path: Location
     deep: bool
     problems: tuple[Problem, ...]
     tiles: int
@@ -259,11 +261,15 @@ def _decode_group(decoder: Any, group: BandGroup, shard: TileIndex, pyramid: int
     stored = reader.shard_payloads(group.name, shard, pyramid)
     payloads = {tile: data for tile, data in stored.items() if isinstance(data, bytes)}
     errors = {tile: data for tile, data in stored.items() if isinstance(data, CorruptTileError)}
-    if payloads:
-        checked = check_latents(list(payloads.values()), group_coding(meta, group), decoder.engine, meta.tile)
-        errors |= {tile: error for tile, error in zip(payloads, checked, strict=True) if error is not None}
+    for some in _batches(list(payloads), max(1, _DECODED_AT_ONCE // meta.tile**2)):
+        checked = check_latents([payloads[t] for t in some], group_coding(meta, group), decoder.engine, meta.tile)
+        errors |= {tile: error for tile, error in zip(some, checked, strict=True) if error is not None}
     for tile, error in sorted(errors.items()):
         yield Problem(meta.shard_key(group.name, shard, pyramid), str(error), array_path(group.name, pyramid), tile)
+
+
+def _batches(tiles: list[TileIndex], size: int) -> Iterator[list[TileIndex]]:
+    return (tiles[i : i + size] for i in range(0, len(tiles), size))
 
 
 def _decode_plane(reader: ContainerReader, plane: str, shard: TileIndex, pyramid: int) -> Iterator[Problem]:

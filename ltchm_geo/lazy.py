@@ -17,7 +17,7 @@ def open_scene(src: str | os.PathLike[str], *, level: int = 0, device: str = "au
     Parameters
     ----------
     src : path
-        A ``.ltchm`` file or a ``.zarr`` folder.
+        A ``.ltchm`` file or a ``.zarr`` folder, or a URL where they lie in an object store.
     level : int
         Pyramid level: 0 is full resolution, 1 the first overview.
     device : str

@@ -80,7 +80,7 @@ def _coarse_mask(reader: ContainerReader, precision: float) -> tuple[NDArray[np.
     step = 1
     while step < MAX_STEP and 2 * step * meta.pyramid_factor(level) <= precision / 2:
         step *= 2
-    grid = meta.pyramid_grid(level)
+    grid = meta.pyramid_grid(level).for_reading
     shape = reduced(grid.scene, step)
     if shape.y * shape.x > _MAX_PIXELS:
         raise UsageError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from ._sink import explained
 from .georef import Number
+from .masks import representable
 from .pyramid import reduced
-from .radiometry import to_pixels
-from .scene_meta import BandGroup, SceneMeta
+from .radiometry import representable_range, to_pixels
+from .scene_meta import SceneMeta
 from .tiles import TileGrid
 from .types import PixelBox, Shape2d
 
-__all__ = ["PixelSource", "WaitingLevel", "average", "average_alpha", "average_mask"]
+__all__ = ["PixelSource", "WaitingLevel", "average", "average_alpha", "average_mask", "most_frequent"]
 
 Mask = NDArray[np.bool_]
 
@@ -51,7 +52,7 @@ def average(
     pixels : (bands, h, w) array of the scene's type
     valid : (bands, h, w) bool
     factor : int
-    fill : per band, what a block without valid pixels becomes
+    fill : per band, what a block without valid pixels becomes, if the type can hold it
     nodata : per band, what no other block may become
 
     Returns
@@ -63,10 +64,34 @@ def average(
     out = np.empty((len(pixels), *shape), pixels.dtype)
     for plane, known, result, hole, forbidden in zip(pixels, valid, out, fill, nodata, strict=True):
         mean = _mean(_blocks(plane, factor), _blocks(known, factor))
-        covered = (-np.inf, np.inf) if out.dtype.kind == "f" else (np.iinfo(out.dtype).min, np.iinfo(out.dtype).max)
-        result[...] = to_pixels(mean, out.dtype, forbidden, covered)
-        if hole is not None:
+        result[...] = to_pixels(mean, out.dtype, forbidden, representable_range(out.dtype))
+        if hole is not None and representable(hole, out.dtype):
             result[~average_mask(known, factor)] = hole
+    return out
+
+
+def most_frequent(
+    pixels: NDArray[Any], valid: Mask, factor: int, fill: Sequence[Number | None], nodata: Sequence[Number | None]
+) -> NDArray[Any]:
+    """The valid value found most often in each block, the least of several: for classes, of which there is no mean.
+
+    Parameters and result are those of `average`.
+    """
+    shape = reduced(Shape2d(*pixels.shape[1:]), factor)
+    out = np.zeros((len(pixels), *shape), pixels.dtype)
+    for plane, known, result, hole in zip(pixels, valid, out, fill, strict=True):
+        values, ranks = np.unique(plane, return_inverse=True)
+        ranks = np.where(known, ranks.reshape(plane.shape), len(values))  # of holes: a rank of their own
+        ranks = np.where(_blocks(known, factor), _blocks(ranks, factor), len(values))
+        ordered = np.sort(ranks.transpose(0, 2, 1, 3).reshape(*shape, factor**2), axis=-1)
+        places = np.arange(factor**2)
+        begins = np.where(np.diff(ordered, axis=-1, prepend=-1) != 0, places, 0)
+        lengths = np.where(ordered < len(values), places - np.maximum.accumulate(begins, axis=-1) + 1, 0)
+        winner = np.take_along_axis(ordered, lengths.argmax(axis=-1)[..., None], axis=-1)[..., 0]
+        found = winner < len(values)
+        result[found] = values[winner[found]]
+        if hole is not None:
+            result[~found] = hole
     return out
 
 
@@ -124,7 +149,7 @@ class WaitingLevel:
     Raises
     ------
     DestinationError
-        Also from the `add` methods, for instance when the disk is full.
+        Also from `add`, for instance when the disk is full.
     """
 
     def __init__(self, meta: SceneMeta, before: TileGrid, step: int, beside: Path):
@@ -135,19 +160,10 @@ class WaitingLevel:
         with explained(beside):
             self._file = tempfile.TemporaryFile(dir=beside.parent)  # noqa: SIM115 - closed by `close`
 
-    def add(self, box: PixelBox, group: BandGroup, pixels: NDArray[Any], valid: Mask) -> None:
-        """Average a shard of the level before: `box` there, its `pixels` of a band group and which are valid."""
-        nodata = self._meta.nodata(group)
-        for band, plane in zip(group.bands, average(pixels, valid, self._step, group.fill, nodata), strict=True):
-            self._write(box, band, plane)
-
-    def add_alpha(self, box: PixelBox, band: int, alpha: NDArray[Any]) -> None:
-        """Average the alpha band of a shard."""
-        self._write(box, band, average_alpha(alpha, self._step))
-
-    def add_mask(self, box: PixelBox, valid: Mask) -> None:
-        """Average the mask band of a shard."""
-        self._write(box, len(self._meta.bands), average_mask(valid, self._step).astype(self._dtype))
+    def add(self, box: PixelBox, averages: Mapping[int, NDArray[Any]]) -> None:
+        """Take a shard of the level before: `box` there, and its averages by band; the mask's number follows theirs."""
+        for plane, pixels in averages.items():
+            self._write(box, plane, pixels)
 
     def read(self, box: PixelBox, bands: Sequence[int]) -> NDArray[Any]:
         """See `PixelSource.read`. `box` lies inside the level, and all it needs was added."""

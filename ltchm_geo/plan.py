@@ -1,18 +1,18 @@
-"""Before coding: which quality level is meant, and everything a scene will say about itself but its pixels."""
+"""Before coding: everything a scene will say about itself but its pixels."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .container import BandGroup, SceneMeta
-from .engine import Engine
-from .errors import UsageError
 from .georef import Number
+from .guarantee import Guarantee
 from .masks import representable, valid_pixels
-from .nn.config import LEVELS_PER_ANCHOR, MAX_LEVEL, level_to_lambda
 from .radiometry import UINT8_MAPPING, band_groups
 from .raster import Source
 from .survey import Survey
@@ -21,57 +21,39 @@ from .timing import StageClock
 from .types import PixelBox
 from .version import __version__
 
-__all__ = ["DEFAULT_QUALITY", "describe_scene", "level_of"]
+if TYPE_CHECKING:
+    from .engine import Engine
 
-DEFAULT_QUALITY = 50
-
-
-def level_of(quality: int | None, lambda_: float | None) -> int:
-    """Quality level for a quality of 1 to 100 or a lambda of 128 to 16384; quality 50 if neither is given.
-
-    Raises
-    ------
-    UsageError
-        Both are given, or one is out of range.
-    """
-    if quality is not None and lambda_ is not None:
-        raise UsageError("give either quality or lambda, not both")
-    if lambda_ is not None:
-        highest = level_to_lambda(MAX_LEVEL)
-        if not level_to_lambda(0) <= lambda_ <= highest:
-            raise UsageError(f"lambda must be from {level_to_lambda(0):g} to {highest:g}, not {lambda_:g}")
-        return round(float(np.log2(lambda_ / level_to_lambda(0))) * LEVELS_PER_ANCHOR)
-    quality = DEFAULT_QUALITY if quality is None else quality
-    if not 1 <= quality <= 100:
-        raise UsageError(f"quality must be from 1 to 100, not {quality}")
-    return round((quality - 1) * MAX_LEVEL / 99)
+__all__ = ["describe_scene"]
 
 
 def describe_scene(
     source: Source,
-    engine: Engine,
+    engine: Engine | None,
     level: int,
     tile_size: int,
     shard_tiles: int,
     clock: StageClock,
     *,
     boxes: Sequence[PixelBox] | None = None,
+    guarantee: Guarantee | None = None,
 ) -> SceneMeta:
     """Everything about the scene but its pixels.
 
-    Where mapping or fill depend on them, looks at all pixels first, or at those of `boxes` for a guess.
+    Where mapping or fill depend on them, looks at all pixels first, or at those of `boxes` for a guess. Without an
+    engine nothing is mapped, and holes are filled with a value that is at hand.
     """
     nodata = _usable_nodata(source)
     survey = None
-    if source.dtype != np.uint8 or (nodata is None and source.mask_kind in ("alpha", "mask")):
+    if engine is not None and _needs_survey(source, nodata):
         with clock("survey"):
             grid = TileGrid(source.shape, tile_size, shard_tiles)
             survey = _survey(source, boxes or [grid.shard_box(shard) for shard in grid.shard_indices])
 
     def fill(band: int) -> Number | None:
-        if nodata is not None or survey is None:
+        if nodata is not None or (survey is None and engine is not None):
             return nodata
-        return survey.statistics(band).fill
+        return survey.statistics(band).fill if survey is not None else _hole(source, guarantee)
 
     groups = tuple(
         BandGroup(
@@ -88,8 +70,8 @@ def describe_scene(
         bands=source.bands,
         georef=source.georef,
         groups=groups,
-        weights=engine.sha256,
-        weights_tag=engine.tag,
+        weights=None if engine is None else engine.sha256,
+        weights_tag=None if engine is None else engine.tag,
         level=level,
         tile=tile_size,
         shard=shard_tiles,
@@ -97,7 +79,20 @@ def describe_scene(
         mask=source.mask_kind == "mask",
         software=f"ltchm_geo {__version__}",
         source={"name": os.path.basename(source.name), "bytes": source.nbytes_file},
+        guarantee=guarantee,
     )
+
+
+def _needs_survey(source: Source, nodata: Number | None) -> bool:
+    return source.dtype != np.uint8 or (nodata is None and source.mask_kind in ("alpha", "mask"))
+
+
+def _hole(source: Source, guarantee: Guarantee | None) -> Number | None:
+    """What masked pixels hold in a scene without nodata that no network codes."""
+    if source.mask_kind == "nan":
+        return math.nan
+    exact = guarantee is not None and guarantee.lossless  # which keeps what lies under masks
+    return 0 if source.mask_kind in ("alpha", "mask") and not exact else None
 
 
 def _usable_nodata(source: Source) -> Number | None:

@@ -118,7 +118,7 @@ def _render_level(
     pixels = np.empty((len(bands), *reduced(shape, factor)), meta.dtype)
     valid = np.empty(pixels.shape, bool)
     nodata = [meta.bands[band].nodata for band in bands]
-    grid = reader.grids[level]
+    grid = reader.grids[level].for_reading
     ticker = Ticker(len(grid.shard_indices), progress)
     for shard in grid.shard_indices:
         box = grid.shard_box(shard)

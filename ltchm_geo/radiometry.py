@@ -28,6 +28,8 @@ __all__ = [
     "encode_outliers",
     "find_outliers",
     "from_model",
+    "outlier_mask",
+    "representable_range",
     "to_model",
     "to_pixels",
 ]
@@ -147,6 +149,15 @@ def to_pixels(
     return pixels
 
 
+def representable_range(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """The least and greatest double that a pixel can take on; beyond, casting gives anything."""
+    if dtype.kind == "f":
+        return -math.inf, math.inf
+    limits = np.iinfo(dtype)
+    highest = float(limits.max)  # of 64 bits: one too many
+    return float(limits.min), highest if int(highest) == limits.max else math.nextafter(highest, 0)
+
+
 def find_outliers(pixels: NDArray[Any], valid: Mask, mappings: Sequence[BandMapping]) -> Mask:
     """Valid pixels their band's mapping does not cover: (bands, h, w) bool, False in holes."""
     outliers = np.empty(pixels.shape, bool)
@@ -174,17 +185,29 @@ def encode_outliers(pixels: NDArray[Any], where: Mask) -> bytes:
 
 def decode_outliers(data: bytes, pixels: NDArray[Any]) -> None:
     """Put what `encode_outliers` stored back into `pixels`, in place. Raises `CorruptTileError` for anything else."""
-    each = _POSITION_BYTES + pixels.dtype.itemsize
-    raw = inflate(data, _COUNT_BYTES + pixels.size * each)
+    positions, values = _read_outliers(data, pixels.size, pixels.dtype)
+    pixels.flat[positions] = values
+
+
+def outlier_mask(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Mask:
+    """Which pixels `encode_outliers` stored. Raises `CorruptTileError` as `decode_outliers` does."""
+    mask = np.zeros(shape, bool)
+    mask.flat[_read_outliers(data, mask.size, dtype)[0]] = True
+    return mask
+
+
+def _read_outliers(data: bytes, size: int, dtype: np.dtype[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Flat positions and values."""
+    raw = inflate(data, _COUNT_BYTES + size * (_POSITION_BYTES + dtype.itemsize))
     count = int.from_bytes(raw[:_COUNT_BYTES], "little")
-    if len(raw) != _COUNT_BYTES + count * each:
+    if len(raw) != _COUNT_BYTES + count * (_POSITION_BYTES + dtype.itemsize):
         raise CorruptTileError(f"outliers: {len(raw)} bytes for {count} values")
     steps = np.frombuffer(raw, "<u4", count, _COUNT_BYTES).astype(np.int64)
-    positions = np.cumsum(steps)  # at most `pixels.size` steps below 2**32: no overflow in 64 bits
-    if count and ((steps[1:] == 0).any() or positions[-1] >= pixels.size):
+    positions = np.cumsum(steps)  # at most `size` steps below 2**32: no overflow in 64 bits
+    if count and ((steps[1:] == 0).any() or positions[-1] >= size):
         raise CorruptTileError("outliers: positions repeat or lie outside the tile")
-    values = np.frombuffer(raw, pixels.dtype.newbyteorder("<"), count, _COUNT_BYTES + count * _POSITION_BYTES)
-    pixels.flat[positions] = values
+    values = np.frombuffer(raw, dtype.newbyteorder("<"), count, _COUNT_BYTES + count * _POSITION_BYTES)
+    return positions, values
 
 
 def band_groups(colorinterp: Sequence[str]) -> list[tuple[int, ...]]:

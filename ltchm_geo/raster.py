@@ -1,4 +1,4 @@
-"""Stage 1: pixels in. Opens rasters, refuses those that lossy coding would mangle, and reads windows of the others.
+"""Stage 1: pixels in. Opens rasters, refuses those that their coding would mangle, and reads windows of the others.
 
 Together with `geotiff`, which writes, this is the only place where rasters are opened.
 """
@@ -26,22 +26,22 @@ from .errors import AlreadyCompressedError, SourceError, SourceReadError, Unsupp
 from .georef import alpha_band
 from .georef_rasterio import quiet_open, read_bands, read_georef
 from .geotiff import GeotiffWriter, create_geotiff
-from .source import MaskKind, Source, mask_kind
-from .types import PIXEL_DTYPES, PixelBox, Shape2d
+from .source import MaskKind, Purpose, Source, mask_kind
+from .types import EXACT_DTYPES, PIXEL_DTYPES, PixelBox, Shape2d
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["GeotiffWriter", "MaskKind", "Source", "create_geotiff", "open_source"]
+__all__ = ["GeotiffWriter", "MaskKind", "Purpose", "Source", "create_geotiff", "open_source"]
 
 MAX_SIDE = 2**31 - 1  # GDAL's own limit; larger sizes are damaged headers
 MAX_PIXELS = 2**45  # six million kilometres squared at 30 m: no scene, a damaged header
 
-_LOSSLESS_ADVICE = "use a lossless format instead, for example gdal_translate -co COMPRESS=ZSTD"
+_LOSSLESS_ADVICE = "compress it with --lossless (lossless=True)"
 
 
 @contextlib.contextmanager
-def open_source(src: str | os.PathLike[str] | Any) -> Iterator[Source]:
+def open_source(src: str | os.PathLike[str] | Any, purpose: Purpose = "lossy") -> Iterator[Source]:
     """Open a raster for compression.
 
     Parameters
@@ -49,23 +49,26 @@ def open_source(src: str | os.PathLike[str] | Any) -> Iterator[Source]:
     src : path, anything else `rasterio.open` takes by name, an open rasterio dataset, or an xarray object
         A path is opened once per reading thread, so that threads do not wait for each other; an open dataset is used
         behind a lock and stays open. What xarray objects must be like, says `array_source`.
+    purpose : "lossy", "bounded" or "exact"
+        What is to be done with the pixels. Classes, palettes and flags must be coded exactly; integers of other widths
+        than the network knows, exactly or within a bound.
 
     Raises
     ------
     SourceError
         If there is no raster at `src`.
     UnsupportedRasterError, AlreadyCompressedError
-        If there is one that must not be coded lossily.
+        If there is one that must not be coded so.
     """
     if _is_xarray(src):
         from .array_source import ArraySource
 
-        yield ArraySource(src)
+        yield ArraySource(src, purpose)
         return
     handles = _ThreadHandles(os.fspath(src)) if isinstance(src, str | os.PathLike) else _SharedHandle(src)
     try:
         with handles.dataset() as dataset:
-            source = _RasterSource(dataset, handles)
+            source = _RasterSource(dataset, handles, purpose)
         yield source
     finally:
         handles.close()
@@ -79,15 +82,17 @@ def _is_xarray(src: object) -> TypeGuard[xr.DataArray | xr.Dataset]:
 class _RasterSource:
     """An open raster; see `Source`."""
 
-    def __init__(self, dataset: Any, handles: _Handles):
+    def __init__(self, dataset: Any, handles: _Handles, purpose: Purpose):
         self.name = str(dataset.name)
-        _refuse_unsuitable(dataset, self.name)
+        _refuse_unsuitable(dataset, self.name, purpose)
         self.shape = Shape2d(dataset.height, dataset.width)
         self.dtype: np.dtype[Any] = np.dtype(dataset.dtypes[0])
         self.bands = read_bands(dataset)
         self.georef = read_georef(dataset)
         self.alpha = alpha_band([band.colorinterp for band in self.bands])
         self.mask_kind = _mask_kind(dataset, self.alpha)
+        self.classes = purpose == "exact" and _class_problem(dataset) is not None
+        self.address = handles.address
         self.nbytes_file = _size_on_disk(dataset)
         self._handles = handles
 
@@ -127,6 +132,10 @@ class _RasterSource:
 
 
 class _Handles(Protocol):
+    @property
+    def address(self) -> str | None:
+        """What other processes open the raster by."""
+
     def dataset(self) -> AbstractContextManager[Any]:
         """A dataset nobody else uses meanwhile."""
 
@@ -136,6 +145,8 @@ class _Handles(Protocol):
 
 class _SharedHandle:
     """Somebody's open dataset: GDAL handles are not thread-safe, so one reader at a time."""
+
+    address = None
 
     def __init__(self, dataset: Any):
         if getattr(dataset, "closed", True) or not hasattr(dataset, "read_masks"):
@@ -157,6 +168,7 @@ class _ThreadHandles:
 
     def __init__(self, path: str):
         self._path = path
+        self.address: str | None = os.path.abspath(path) if os.path.exists(path) else path
         self._local = threading.local()
         self._opened: list[Any] = []
         self._lock = threading.Lock()
@@ -206,8 +218,8 @@ def _why_not_open(path: str, error: Exception) -> str:
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
-def _refuse_unsuitable(dataset: Any, name: str) -> None:
-    """Raise `UnsupportedRasterError` or `SourceError` for a raster that cannot, or must not, be coded lossily."""
+def _refuse_unsuitable(dataset: Any, name: str, purpose: Purpose) -> None:
+    """Raise `UnsupportedRasterError` or `SourceError` for a raster that cannot, or must not, be coded so."""
     if dataset.count == 0:
         inside = ", ".join(dataset.subdatasets[:3])
         raise SourceError(
@@ -215,11 +227,12 @@ def _refuse_unsuitable(dataset: Any, name: str) -> None:
         )
     if max(dataset.shape) > MAX_SIDE or math.prod(dataset.shape) > MAX_PIXELS:
         raise UnsupportedRasterError(f"{name} claims {dataset.height} x {dataset.width} pixels: its header is damaged")
-    _refuse_dtypes(dataset, name)
-    _refuse_classes(dataset, name)
+    _refuse_dtypes(dataset, name, purpose)
+    if purpose != "exact" and (problem := _class_problem(dataset)) is not None:
+        raise UnsupportedRasterError(f"{name} {problem}")
     nodata = {str(n) for n, c in zip(dataset.nodatavals, dataset.colorinterp, strict=True) if c != ColorInterp.alpha}
     if not nodata:
-        raise UnsupportedRasterError(f"{name} has only an alpha band: nothing to code; {_LOSSLESS_ADVICE}")
+        raise UnsupportedRasterError(f"{name} has only an alpha band: nothing to code")
     if len(nodata) > 1:
         raise UnsupportedRasterError(
             f"{name} has different nodata values per band ({', '.join(sorted(nodata))}): "
@@ -229,32 +242,33 @@ def _refuse_unsuitable(dataset: Any, name: str) -> None:
         raise UnsupportedRasterError(f"{name} has a separate mask per band: split it by band")
 
 
-def _refuse_dtypes(dataset: Any, name: str) -> None:
+def _refuse_dtypes(dataset: Any, name: str, purpose: Purpose) -> None:
     dtypes = sorted(set(dataset.dtypes))
     if any("complex" in dtype for dtype in dtypes):
-        raise UnsupportedRasterError(f"{name} holds complex numbers: compress amplitude, or {_LOSSLESS_ADVICE}")
+        raise UnsupportedRasterError(
+            f"{name} holds complex numbers: compress amplitude, or real and imaginary part as two bands"
+        )
     if len(dtypes) > 1:
         raise UnsupportedRasterError(f"{name} mixes data types ({', '.join(dtypes)}): split it by band")
-    if dtypes[0] not in PIXEL_DTYPES:
+    if dtypes[0] not in (PIXEL_DTYPES if purpose == "lossy" else EXACT_DTYPES):
         supported = ", ".join(PIXEL_DTYPES)
         raise UnsupportedRasterError(
             f"{name} has the unsupported data type {dtypes[0]} (supported: {supported}): {_LOSSLESS_ADVICE}"
         )
 
 
-def _refuse_classes(dataset: Any, name: str) -> None:
+def _class_problem(dataset: Any) -> str | None:
     """Palettes, classes and bits: a value between two of them is not a value between their meanings."""
     for band in dataset.indexes:
         bits = dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "8")
         if bits.isdigit() and int(bits) < 8:
-            raise UnsupportedRasterError(f"{name} holds flags of {bits} bits, not an image: {_LOSSLESS_ADVICE}")
+            return f"holds flags of {bits} bits, not an image: {_LOSSLESS_ADVICE}"
         if dataset.colorinterp[band - 1] == ColorInterp.palette:
-            raise UnsupportedRasterError(
-                f"{name} is paletted: expand it with gdal_translate -expand rgb, or {_LOSSLESS_ADVICE}"
-            )
+            return f"is paletted: expand it with gdal_translate -expand rgb, or {_LOSSLESS_ADVICE}"
         layer_type = dataset.tags(band).get("LAYER_TYPE", dataset.tags().get("LAYER_TYPE", ""))
         if layer_type.lower() == "thematic":
-            raise UnsupportedRasterError(f"{name} holds classes (LAYER_TYPE={layer_type}): {_LOSSLESS_ADVICE}")
+            return f"holds classes (LAYER_TYPE={layer_type}): {_LOSSLESS_ADVICE}"
+    return None
 
 
 def _mask_kind(dataset: Any, alpha: int | None) -> MaskKind:

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .codec import GroupCoding, decode_tiles, tile_validity
 from .container import BandGroup, ContainerReader, SceneMeta
-from .engine import Engine, load_engine
 from .errors import CorruptTileError
 from .scene_meta import array_path
 from .timing import StageClock
 from .types import PixelBox, TileIndex
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .seams import LatentCache
 
 __all__ = ["DamagedTile", "SceneDecoder", "group_coding"]
 
@@ -32,7 +36,9 @@ class DamagedTile:
 
 def group_coding(meta: SceneMeta, group: BandGroup) -> GroupCoding:
     """How the tiles of a group are coded."""
-    return GroupCoding(np.dtype(meta.dtype), group.mapping, group.fill, meta.nodata(group))
+    promised = meta.guarantee
+    bounds = None if promised is None else tuple(promised.max_error[band] for band in group.bands)
+    return GroupCoding(np.dtype(meta.dtype), group.mapping, group.fill, meta.nodata(group), meta.halo, bounds)
 
 
 class SceneDecoder:
@@ -61,9 +67,19 @@ class SceneDecoder:
         self._clock = clock or StageClock()
 
     @cached_property
+    def _latents(self) -> LatentCache:
+        from .seams import LatentCache
+
+        return LatentCache()
+
+    @cached_property
     def engine(self) -> Engine | None:
         """The network the scene's tiles were coded with."""
-        return load_engine(self.meta.weights, self._device) if self.meta.weights else None
+        if self.meta.weights is None:
+            return None  # and PyTorch is not even loaded
+        from .engine import load_engine
+
+        return load_engine(self.meta.weights, self._device)
 
     def read(self, box: PixelBox, bands: Sequence[int] | None = None, pyramid: int = 0) -> NDArray[Any]:
         """Decode a window.
@@ -107,14 +123,13 @@ class SceneDecoder:
         with self._clock("read"):
             stored = {tile: self._payload(group.name, tile, pyramid) for tile in tiles}
         sound = {tile: data for tile, data in stored.items() if isinstance(data, bytes)}
-        engine = self.engine if sound else None
-        decoded = decode_tiles(list(sound.values()), coding, engine, self.meta.tile, self._clock)
+        decoded = self._decode(group, sound, pyramid) if sound else []
         results: dict[TileIndex, Any] = {**stored, **dict(zip(sound, decoded, strict=True))}
         for tile in tiles:
             pixels = results[tile]
             if isinstance(pixels, CorruptTileError):
                 self._report(array_path(group.name, pyramid), tile, pixels)
-                fill = np.array([0 if value is None else value for value in group.fill], coding.dtype)
+                fill = np.array([0 if value is None else value for value in coding.holes], coding.dtype)
                 pixels = np.broadcast_to(fill[:, None, None], (coding.bands, self.meta.tile, self.meta.tile))
             whole = grid.tile_box(tile)
             common = whole.intersection(box)
@@ -122,6 +137,26 @@ class SceneDecoder:
                 source, target = common.relative_to(whole).slices, common.relative_to(box).slices
                 out[:, target[0], target[1]] = pixels[:, source[0], source[1]]
         return out
+
+    def _decode(self, group: BandGroup, sound: dict[TileIndex, bytes], pyramid: int) -> list[Any]:
+        """Pixels, or what is wrong, of tiles whose bytes are there; with the neighbours that the network has to see."""
+        coding, side = group_coding(self.meta, group), self.meta.tile
+        if not coding.halo:
+            return decode_tiles(list(sound.values()), coding, self.engine, side, self._clock)
+        from .seams import Surroundings
+
+        grid = self.reader.grids[pyramid]
+        ring = [tile for tile in dict.fromkeys(chain.from_iterable(map(grid.around, sound))) if tile not in sound]
+        known = self._latents.get(pyramid, group.name, [*sound, *ring])
+        with self._clock("read"):
+            found = {tile: self._payload(group.name, tile, pyramid) for tile in ring if tile not in known}
+        payloads = sound | {tile: data for tile, data in found.items() if isinstance(data, bytes)}
+        surroundings = Surroundings(grid, list(payloads), len(sound), known)
+        decoded = decode_tiles(
+            list(payloads.values()), coding, self.engine, side, self._clock, surroundings=surroundings
+        )
+        self._latents.put(pyramid, group.name, surroundings.rim())
+        return decoded
 
     def read_plane(self, name: str, box: PixelBox, pyramid: int = 0) -> NDArray[Any]:
         """A window of the exact plane "alpha" or "mask"; damaged tiles read as 0 (not valid) where they are allowed."""

@@ -1,33 +1,77 @@
-"""A scene's levels, shard by shard: pixels read, coded, stored, and averaged for the level after."""
+"""A scene's levels, shard by shard: coded by threads or by other machines, stored, averaged for the level after."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import threading
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol
 
 from .bitstream import TileMode, TilePayload
-from .codec import encode_tiles
-from .container import BandGroup, ContainerWriter, SceneMeta
-from .engine import Engine
-from .masks import valid_pixels
+from .container import ContainerWriter, SceneMeta
 from .overviews import PixelSource, WaitingLevel
-from .pyramid import cascade, preview_factor, reduced
+from .pyramid import cascade, preview_factor
 from .quicklook import make_preview
 from .raster import Source
-from .scene_decoder import group_coding
 from .schedule import Progress, Ticker, run_shards
-from .tiles import TileGrid, pad_tile
+from .shard_coder import CodedShard, LevelPlan, ShardCoder
 from .timing import StageClock
 from .types import TileIndex
 
-__all__ = ["SceneEncoder"]
+if TYPE_CHECKING:
+    from .engine import Engine
+
+__all__ = ["Crew", "SceneEncoder", "ThreadCrew"]
+
+
+class Crew(Protocol):
+    """Those who code shards."""
+
+    def code(
+        self,
+        plan: LevelPlan,
+        source: PixelSource,
+        work: Mapping[TileIndex, Sequence[str]],
+        keep: Callable[[TileIndex, CodedShard], None],
+    ) -> None:
+        """Code shards of a level and hand each to `keep`; returns when all are done.
+
+        Parameters
+        ----------
+        plan : LevelPlan
+        source : PixelSource
+            The level's pixels.
+        work : shard -> arrays of it that are stored already
+        keep : called with a shard and what became of it, maybe from many threads
+        """
+
+
+class ThreadCrew:
+    """Threads of this process; see `Crew`.
+
+    Parameters
+    ----------
+    engine : Engine or None
+    clock : StageClock
+    count : int
+        Shards in work at once.
+    """
+
+    def __init__(self, engine: Engine | None, clock: StageClock, count: int):
+        self._engine, self._clock, self._count = engine, clock, count
+
+    def code(
+        self,
+        plan: LevelPlan,
+        source: PixelSource,
+        work: Mapping[TileIndex, Sequence[str]],
+        keep: Callable[[TileIndex, CodedShard], None],
+    ) -> None:
+        """See `Crew.code`."""
+        coder = ShardCoder(plan, source, self._engine, self._clock)
+        run_shards(lambda shard: keep(shard, coder.code(shard, work[shard])), list(work), self._count)
 
 
 class SceneEncoder:
@@ -36,7 +80,7 @@ class SceneEncoder:
     Parameters
     ----------
     meta : SceneMeta
-    engine : Engine
+    crew : Crew
     writer : ContainerWriter
     clock : StageClock
 
@@ -46,12 +90,12 @@ class SceneEncoder:
         Tiles stored so far, by mode.
     """
 
-    def __init__(self, meta: SceneMeta, engine: Engine, writer: ContainerWriter, clock: StageClock):
-        self.meta, self.engine, self.writer, self.clock = meta, engine, writer, clock
+    def __init__(self, meta: SceneMeta, crew: Crew, writer: ContainerWriter, clock: StageClock):
+        self.meta, self.crew, self.writer, self.clock = meta, crew, writer, clock
         self.modes = {mode.name.lower(): 0 for mode in TileMode}
         self._lock = threading.Lock()
 
-    def encode(self, source: Source, beside: Path, workers: int, progress: Progress | None, *, preview: bool) -> None:
+    def encode(self, source: Source, beside: Path, progress: Progress | None, *, preview: bool) -> None:
         """Store every shard of every level, and the preview.
 
         Parameters
@@ -60,7 +104,6 @@ class SceneEncoder:
             The scene at full resolution.
         beside : Path
             The destination; levels that wait to be coded lie in its folder.
-        workers : int
         progress : callable or None
         preview : bool
             Whether to make a quick-look, of a level that may not be stored itself.
@@ -74,17 +117,16 @@ class SceneEncoder:
         pixels: PixelSource = source
         with contextlib.ExitStack() as stack:
             for factor, following in zip(factors, [*factors[1:], 0], strict=True):
-                grid = TileGrid(reduced(meta.shape, factor), meta.tile, meta.shard)
+                plan = LevelPlan(meta, factor, numbers.get(factor), following // factor)
                 if preview and factor == shown:
                     with self.clock("overviews"):
-                        self.writer.put_preview(make_preview(pixels, grid.scene, meta))
+                        self.writer.put_preview(make_preview(pixels, plan.grid.scene, meta))
                 after = None
-                if following:
-                    after = stack.enter_context(
-                        contextlib.closing(WaitingLevel(meta, grid, following // factor, beside))
-                    )
-                level = _LevelEncoder(self, pixels, grid, numbers.get(factor), after)
-                run_shards(partial(_counted, level, ticker), grid.shard_indices, workers)
+                if plan.step:
+                    waiting = WaitingLevel(meta, plan.grid, plan.step, beside)
+                    after = stack.enter_context(contextlib.closing(waiting))
+                level = _Level(self, plan, after, ticker)
+                self.crew.code(plan, pixels, level.work(), level.keep)
                 pixels = after or pixels
 
     def count(self, payloads: Sequence[bytes]) -> None:
@@ -94,88 +136,50 @@ class SceneEncoder:
                 self.modes[TilePayload.mode_of(payload).name.lower()] += 1
 
 
-def _counted(level: _LevelEncoder, ticker: Ticker, shard: TileIndex) -> None:
-    ticker.add(level.store(shard))
-
-
-class _LevelEncoder:
-    """One level of a scene.
+class _Level:
+    """What to do with a level's coded shards.
 
     Parameters
     ----------
     scene : SceneEncoder
-    source : PixelSource
-        The level's pixels.
-    grid : TileGrid
-    pyramid : int or None
-        Pyramid level; None for one that is not stored, only averaged.
+    plan : LevelPlan
     after : WaitingLevel or None
         Takes the averages for the next level.
+    ticker : Ticker
     """
 
-    def __init__(
-        self,
-        scene: SceneEncoder,
-        source: PixelSource,
-        grid: TileGrid,
-        pyramid: int | None,
-        after: WaitingLevel | None,
-    ):
-        self._scene, self._source, self._grid, self._pyramid, self._after = scene, source, grid, pyramid, after
-        self._meta, self._clock, self._writer = scene.meta, scene.clock, scene.writer
+    def __init__(self, scene: SceneEncoder, plan: LevelPlan, after: WaitingLevel | None, ticker: Ticker):
+        self.plan, self._scene, self._after, self._ticker = plan, scene, after, ticker
 
-    def store(self, shard: TileIndex) -> int:
-        """Code and average one shard of every array; returns the number of tiles coded."""
-        meta, box = self._meta, self._grid.shard_box(shard)
-        with self._clock("read"):
-            mask = self._source.read_mask(box)
-        for group in meta.groups:
-            self._store_group(shard, group, mask)
-        if meta.alpha is not None:
-            self._store_alpha(shard, meta.alpha)
-        if meta.mask and mask is not None:
-            self._store_mask(shard, mask)
-        return 0 if self._pyramid is None else len(self._grid.tiles_in_shard(shard)) * len(meta.groups)
+    def work(self) -> Mapping[TileIndex, Sequence[str]]:
+        """All shards of which there is anything to do; what an earlier run stored is counted."""
+        stored = {shard: self._stored(shard) for shard in self.plan.grid.shard_indices}
+        found = {shard: done for shard, done in stored.items() if self.plan.wants(done)}
+        for shard in stored.keys() - found:
+            self._count(shard)
+        return found
 
-    def _store_group(self, shard: TileIndex, group: BandGroup, mask: NDArray[np.bool_] | None) -> None:
-        box, coding = self._grid.shard_box(shard), group_coding(self._meta, group)
-        with self._clock("read"):
-            pixels = self._source.read(box, group.bands)
-        with self._clock("tiles"):
-            valid = valid_pixels(pixels, coding.nodata, mask)
+    def _stored(self, shard: TileIndex) -> tuple[str, ...]:
+        """The arrays that an earlier run stored."""
+        level = self.plan.pyramid
+        done = tuple(name for name in self.plan.arrays if self._scene.writer.has_shard(name, shard, level or 0))
+        for group in self._scene.meta.groups:
+            if level is not None and group.name in done:
+                self._scene.count(self._scene.writer.kept_tiles(group.name, shard, level))
+        return done
+
+    def keep(self, shard: TileIndex, coded: CodedShard) -> None:
+        """Store what became of a shard."""
         if self._after is not None:
-            with self._clock("overviews"):
-                self._after.add(box, group, pixels, valid)
-        if self._pyramid is None:
-            return
-        indices, side = self._grid.tiles_in_shard(shard), self._meta.tile
-        with self._clock("tiles"):
-            tiles = []
-            for index in indices:
-                rows, columns = self._grid.tile_box(index).relative_to(box).slices
-                tiles.append((pad_tile(pixels[:, rows, columns], side), pad_tile(valid[:, rows, columns], side)))
-        quality = self._meta.pyramid_quality(self._pyramid)
-        payloads = encode_tiles(tiles, coding, self._scene.engine, quality, self._clock)
-        with self._clock("write"):
-            chunks = {self._grid.slot(index): data for index, data in zip(indices, payloads, strict=True)}
-            self._writer.put_shard(group.name, shard, chunks, self._pyramid)
-        self._scene.count(payloads)
+            with self._scene.clock("overviews"):
+                self._after.add(self.plan.grid.shard_box(shard), coded.averages)
+        for array, chunks in coded.chunks.items():
+            with self._scene.clock("write"):
+                self._scene.writer.put_shard(array, shard, chunks, self.plan.pyramid or 0)
+            if array not in self._scene.meta.planes:
+                self._scene.count(list(chunks.values()))
+        self._count(shard)
 
-    def _store_alpha(self, shard: TileIndex, band: int) -> None:
-        box = self._grid.shard_box(shard)
-        with self._clock("read"):
-            alpha = self._source.read(box, [band])[0]
-        if self._after is not None:
-            with self._clock("overviews"):
-                self._after.add_alpha(box, band, alpha)
-        if self._pyramid is not None:
-            with self._clock("write"):
-                self._writer.put_plane_shard("alpha", shard, alpha, self._pyramid)
-
-    def _store_mask(self, shard: TileIndex, mask: NDArray[np.bool_]) -> None:
-        if self._after is not None:
-            with self._clock("overviews"):
-                self._after.add_mask(self._grid.shard_box(shard), mask)
-        if self._pyramid is not None:
-            with self._clock("write"):
-                self._writer.put_plane_shard("mask", shard, mask, self._pyramid)
+    def _count(self, shard: TileIndex) -> None:
+        if self.plan.pyramid is not None:
+            self._ticker.add(len(self.plan.grid.tiles_in_shard(shard)) * len(self._scene.meta.groups))

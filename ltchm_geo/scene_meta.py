@@ -19,13 +19,14 @@ from .band_group import BandGroup
 from .bitstream import MAX_LEVEL
 from .errors import CorruptContainerError, UnsupportedVersionError, UsageError
 from .georef import BandInfo, Georef, Number
+from .guarantee import Guarantee
 from .pyramid import Overview, check_overviews, reduced
 from .tiles import DEFAULT_SHARD, DEFAULT_TILE, TILE_MULTIPLE, TileGrid
-from .types import PIXEL_DTYPES, Shape2d, TileIndex
+from .types import EXACT_DTYPES, PIXEL_DTYPES, Shape2d, TileIndex
 
 __all__ = ["FORMAT_VERSION", "BandGroup", "Overview", "SceneMeta", "array_path", "check_version"]
 
-FORMAT_VERSION = 1  # of scene description and manifest; tiles and codec configuration have their own
+FORMAT_VERSION = 2  # of scene description and manifest; tiles and codec configuration have their own
 MAX_SIDE = 2**31 - 1
 MAX_PIXELS = 2**45
 MAX_TILE = 1024
@@ -33,6 +34,8 @@ MAX_SHARD = 64
 MAX_SHARDS = 400_000  # keeps the manifest below its own limit
 MAX_BANDS = 65_535
 GROUP_BANDS = 3
+#: Version of the scene description that brought a key; all others were in 0.
+_SINCE = {"overviews": 1, "halo": 2, "guarantee": 2}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -69,6 +72,10 @@ class SceneMeta:
         Where the pixels came from, for people: name, size of the file and the like.
     overviews : tuple of Overview
         Pyramid levels 1, 2, ...: coarser and coarser copies of the whole scene.
+    halo : int
+        1 where the network sees one latent of a tile's neighbours, so that nobody sees where tiles meet, else 0.
+    guarantee : Guarantee or None
+        What the scene promises about the errors of its pixels.
 
     Raises
     ------
@@ -91,6 +98,8 @@ class SceneMeta:
     software: str = "ltchm_geo"
     source: Mapping[str, str | int | None] = field(default_factory=dict)
     overviews: tuple[Overview, ...] = ()
+    halo: int = 0
+    guarantee: Guarantee | None = None
 
     def __post_init__(self) -> None:
         _check_sizes(self)
@@ -182,6 +191,7 @@ class SceneMeta:
             "groups": [group.to_dict() for group in self.groups],
             "source": dict(self.source),
             "overviews": [overview.to_dict() for overview in self.overviews],
+            "guarantee": None if self.guarantee is None else self.guarantee.to_dict(),
         }
 
     @classmethod
@@ -194,19 +204,21 @@ class SceneMeta:
         """
         version = check_version(found, "scene")
         try:
-            keys = {"format", *(f.name for f in fields(cls))} - ({"overviews"} if version == 0 else set())
+            keys = {"format", *(f.name for f in fields(cls) if _SINCE.get(f.name, 0) <= version)}
             found = dict(require_keys(found, keys, what="scene"))
             del found["format"]
             shape = [require_integer(side, "shape") for side in require_list(found["shape"], "shape")]
             if len(shape) != 2 or not isinstance(found["source"], dict):
                 raise ValueError("shape is not two numbers, or source is not an object")
-            parsed = {
+            parsed: dict[str, Any] = {
                 "shape": Shape2d(*shape),
                 "bands": tuple(map(BandInfo.from_dict, require_list(found["bands"], "bands"))),
                 "georef": Georef.from_dict(found["georef"]),
                 "groups": tuple(map(BandGroup.from_dict, require_list(found["groups"], "groups"))),
                 "overviews": tuple(map(Overview.from_dict, require_list(found.get("overviews", []), "overviews"))),
             }
+            if found.get("guarantee") is not None:
+                parsed["guarantee"] = Guarantee.from_dict(found["guarantee"])
             return cls(**{**found, **parsed})
         except ValueError as error:
             raise CorruptContainerError(f"scene description is damaged: {error}") from error
@@ -240,6 +252,7 @@ def _check_sizes(meta: SceneMeta) -> None:
         ("tile", meta.tile, TILE_MULTIPLE, MAX_TILE),
         ("shard", meta.shard, 1, MAX_SHARD),
         ("level", meta.level, 0, MAX_LEVEL),
+        ("halo", meta.halo, 0, 1),
     ):
         if not low <= require_integer(value, name) <= high:
             raise UsageError(f"{name} {value} is outside {low}..{high}")
@@ -251,10 +264,13 @@ def _check_sizes(meta: SceneMeta) -> None:
 
 
 def _check_bands(meta: SceneMeta) -> None:
-    if meta.dtype not in PIXEL_DTYPES or any(band.dtype != meta.dtype for band in meta.bands):
-        raise UsageError(f"data type {meta.dtype!r} is not one of {', '.join(PIXEL_DTYPES)}, or bands differ in theirs")
+    allowed = PIXEL_DTYPES if meta.guarantee is None else EXACT_DTYPES
+    if meta.dtype not in allowed or any(band.dtype != meta.dtype for band in meta.bands):
+        raise UsageError(f"data type {meta.dtype!r} is not one of {', '.join(allowed)}, or bands differ in theirs")
     if not 1 <= len(meta.bands) <= MAX_BANDS:
         raise UsageError(f"{len(meta.bands)} bands are outside 1..{MAX_BANDS}")
+    if meta.guarantee is not None and (len(meta.guarantee.max_error) != len(meta.bands) or meta.halo):
+        raise UsageError("a guarantee needs one number for each band, and tiles that do not see each other")
     if meta.alpha is not None and not 0 <= require_integer(meta.alpha, "alpha") < len(meta.bands):
         raise UsageError(f"alpha band {meta.alpha} does not exist")
     if not isinstance(meta.mask, bool):

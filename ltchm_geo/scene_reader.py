@@ -65,7 +65,7 @@ class ContainerReader:
 
     Parameters
     ----------
-    path : path of a ``.ltchm`` file or a ``.zarr`` folder
+    path : path of a ``.ltchm`` file or a ``.zarr`` folder, or a URL of either in an object store
 
     Attributes
     ----------

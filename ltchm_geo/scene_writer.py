@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,15 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._documents import make_documents
-from ._sink import is_folder, open_sink
+from ._resumable_sink import open_resumable_sink
+from ._sink import Sink, is_folder, open_sink
 from .errors import UsageError
+from .location import locate
 from .manifest import MANIFEST_KEY, MAX_JSON, MAX_PREVIEW, PREVIEW_KEY, Manifest, Record
 from .scene_meta import SceneMeta
-from .shards import pack_shard
-from .tiles import pad_tile
+from .shards import pack_shard, unpack_shard
+from .tiles import TileGrid, pad_tile
 from .types import TileIndex
 
-__all__ = ["ContainerWriter"]
+__all__ = ["ContainerWriter", "plane_chunks"]
 
 
 class ContainerWriter:
@@ -32,13 +34,19 @@ class ContainerWriter:
     removes that, and what was under the destination's name before stays as it was. The `put` methods may be called from
     many threads and in any order; the same calls in the same order write the same bytes.
 
+    With `resume` what was stored stays, and the next writer for the same scene asks `has_shard` before it codes one.
+    Then the same calls write the same bytes in any order, and in any number of runs.
+
     Parameters
     ----------
     destination : path
-        ``*.zarr`` writes a folder, anything else a single file.
+        ``*.zarr`` writes a folder, anything else a single file; a URL to an object store (`location`).
     meta : SceneMeta
     overwrite : bool
         Replace an existing scene, at `finish`.
+    resume : str, optional
+        Stands for everything that decides what the shards hold and `meta` does not say, the source's state above all.
+        A local destination only.
 
     Raises
     ------
@@ -48,14 +56,28 @@ class ContainerWriter:
         When the metadata is larger than the format allows.
     """
 
-    def __init__(self, destination: str | os.PathLike[str], meta: SceneMeta, overwrite: bool = False):
+    def __init__(
+        self,
+        destination: str | os.PathLike[str],
+        meta: SceneMeta,
+        overwrite: bool = False,
+        *,
+        resume: str | None = None,
+    ):
         self.meta, self.grid = meta, meta.grid
-        documents = make_documents(meta, decorated=is_folder(Path(destination)))
+        documents = make_documents(meta, decorated=is_folder(locate(destination)))
         if largest := next((key for key, data in documents.items() if len(data) > MAX_JSON), None):
             raise UsageError(f"{largest} would take over {MAX_JSON} bytes: the source's tags or RPCs are too large")
         self._records: dict[str, Record] = {}
         self._lock = threading.Lock()
-        self._sink = open_sink(destination, overwrite)
+        self._sink: Sink
+        if resume is None:
+            self._sink = open_sink(destination, overwrite)
+        else:
+            self._sink = sink = open_resumable_sink(destination, overwrite, _identity(resume, documents))
+            expected = {key for level in meta.pyramid for key in meta.shard_keys(level)}
+            self._records = {key: record for key, record in sink.kept.items() if key in expected}
+            self._read = sink.read
         try:
             for key, data in documents.items():
                 self._sink.put(key, data)
@@ -96,6 +118,22 @@ class ContainerWriter:
             self._records[key] = record
         self._sink.put(key, data)
 
+    @property
+    def stored(self) -> int:
+        """Number of shards that are stored so far."""
+        with self._lock:
+            return len(self._records)
+
+    def has_shard(self, array: str, shard: TileIndex, pyramid: int = 0) -> bool:
+        """Whether a shard is stored already, by this run or by an earlier one that was resumable."""
+        with self._lock:
+            return self.meta.shard_key(array, shard, pyramid) in self._records
+
+    def kept_tiles(self, array: str, shard: TileIndex, pyramid: int = 0) -> list[bytes]:
+        """The tiles of a shard that an earlier run stored."""
+        data = self._read(self.meta.shard_key(array, shard, pyramid))
+        return list(unpack_shard(data, self.meta.shard**2, self.meta.payload_limit(array)).values())
+
     def put_plane_shard(self, plane: str, shard: TileIndex, pixels: NDArray[Any], pyramid: int = 0) -> None:
         """Store one shard of ``alpha`` or ``mask`` exactly.
 
@@ -113,11 +151,7 @@ class ContainerWriter:
         box = grid.shard_box(shard)
         if pixels.shape != (box.height, box.width) or pixels.dtype != dtype:
             raise UsageError(f"{plane} {tuple(shard)} is {pixels.dtype} {pixels.shape}, not {dtype} {box[2:]}")
-        chunks = {}
-        for tile in grid.tiles_in_shard(shard):
-            rows, columns = grid.tile_box(tile).relative_to(box).slices
-            chunks[grid.slot(tile)] = encode_plane(pad_tile(pixels[None, rows, columns], self.meta.tile))
-        self.put_shard(plane, shard, chunks, pyramid)
+        self.put_shard(plane, shard, plane_chunks(grid, shard, pixels), pyramid)
 
     def put_preview(self, data: bytes) -> None:
         """Store the quick-look, a JPEG file."""
@@ -141,6 +175,23 @@ class ContainerWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._sink.abort()
+
+
+def _identity(resume: str, documents: Mapping[str, bytes]) -> str:
+    """One line for everything that must be equal for two runs to write equal shards."""
+    digest = hashlib.sha256(resume.encode())
+    for key, data in sorted(documents.items()):
+        digest.update(f"\n{key} {hashlib.sha256(data).hexdigest()}".encode())
+    return f"ltchm unfinished scene 1 {digest.hexdigest()}"
+
+
+def plane_chunks(grid: TileGrid, shard: TileIndex, pixels: NDArray[Any]) -> dict[int, bytes]:
+    """The payloads of one shard of ``alpha`` or ``mask``; `pixels` are those of the grid's ``shard_box(shard)``."""
+    chunks, box = {}, grid.shard_box(shard)
+    for tile in grid.tiles_in_shard(shard):
+        rows, columns = grid.tile_box(tile).relative_to(box).slices
+        chunks[grid.slot(tile)] = encode_plane(pad_tile(pixels[None, rows, columns], grid.tile))
+    return chunks
 
 
 def encode_plane(tile: NDArray[Any]) -> bytes:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dask.base import compute
 from dask.delayed import delayed
 
+from . import cancellation
 from .errors import UsageError
 from .types import TileIndex
 
@@ -35,7 +36,8 @@ def worker_count(workers: int | None) -> int:
 def run_shards(work: Callable[[TileIndex], None], shards: Sequence[TileIndex], workers: int) -> None:
     """Call `work` for every shard, `workers` at a time.
 
-    The first exception, Ctrl-C included, lets no further shard begin and is raised when those begun have ended.
+    The first exception, Ctrl-C included, lets no further shard begin, stops those begun at their next
+    `cancellation.check`, and is raised when they have ended.
     """
     stopped, slots = threading.Event(), threading.Semaphore(workers)
     # dask takes tasks in its own order; sources read fastest row by row, and one worker should always write alike.
@@ -46,7 +48,10 @@ def run_shards(work: Callable[[TileIndex], None], shards: Sequence[TileIndex], w
             if stopped.is_set():
                 return
             try:
-                work(waiting.popleft())
+                with cancellation.watched(stopped):
+                    work(waiting.popleft())
+            except cancellation.Stopped:
+                return  # whoever set the event has the reason
             except BaseException:
                 stopped.set()
                 raise

@@ -16,10 +16,10 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from .container import ContainerReader
 from .errors import UsageError
+from .location import Location, locate
 from .scene_decoder import SceneDecoder
 from .server_tiles import MAX_ZOOM, WebMap
 from .tile_cache import TileCache
@@ -37,7 +37,7 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 class ServedScene:
     """A scene that is served: its path and its address."""
 
-    path: Path
+    path: Location
     url: str
 
 
@@ -79,7 +79,7 @@ class ServedFiles:
     def __init__(self, paths: Sequence[str | os.PathLike[str]], base: str, device: str, cache: TileCache):
         self._files: dict[str, ServedFile] = {}
         self._maps: dict[str, tuple[WebMap, str]] = {}
-        names = _names([Path(path) for path in paths])
+        names = _names([locate(path) for path in paths])
         with contextlib.ExitStack() as stack:
             for path, name in names.items():
                 self._add(stack.enter_context(ContainerReader(path)), name, base, device, cache, stack)
@@ -129,9 +129,9 @@ class ServedFiles:
         self._stack.close()
 
 
-def _names(paths: Sequence[Path]) -> dict[Path, str]:
+def _names(paths: Sequence[Location]) -> dict[Location, str]:
     """A name for each scene, of characters that mean nothing in a URL."""
-    names: dict[Path, str] = {}
+    names: dict[Location, str] = {}
     for path in paths:
         name = base = re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem).strip("._") or "scene"
         number = 1

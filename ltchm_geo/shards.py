@@ -14,7 +14,7 @@ import google_crc32c
 
 from .errors import CorruptTileError
 
-__all__ = ["ShardIndex", "check_chunk", "index_size", "pack_shard"]
+__all__ = ["ShardIndex", "check_chunk", "index_size", "pack_shard", "unpack_shard"]
 
 _MISSING = 2**64 - 1
 _ENTRY = struct.Struct("<QQ")
@@ -44,6 +44,14 @@ def pack_shard(chunks: Mapping[int, bytes], slots: int) -> bytes:
         _ENTRY.pack_into(index, slot * _ENTRY.size, at, len(chunk) + _CRC.size)
         at += len(chunk) + _CRC.size
     return b"".join([*parts, index, _CRC.pack(google_crc32c.value(bytes(index)))])
+
+
+def unpack_shard(data: bytes, slots: int, limit: int) -> dict[int, bytes]:
+    """Inverse of `pack_shard`, for chunks of up to `limit` bytes. CorruptTileError when the shard is damaged."""
+    body = len(data) - index_size(slots)
+    index = ShardIndex(data[max(body, 0) :], slots, body, limit + _CRC.size)
+    found = {slot: index[slot] for slot in range(slots)}
+    return {slot: check_chunk(data[at[0] : sum(at)]) for slot, at in found.items() if at is not None}
 
 
 class ShardIndex:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from .georef import BandInfo, Georef, Number
 from .types import PixelBox, Shape2d
 
-__all__ = ["MaskKind", "Source", "mask_kind"]
+__all__ = ["MaskKind", "Purpose", "Source", "mask_kind"]
 
 MaskKind = Literal["none", "nodata", "alpha", "mask", "nan"]
+#: What is to be done with the pixels: code them lossily, within a bound, or exactly. Each takes more rasters.
+Purpose = Literal["lossy", "bounded", "exact"]
 
 
 class Source(Protocol):
@@ -26,13 +28,17 @@ class Source(Protocol):
         Path or name, for messages.
     shape : Shape2d
     dtype : np.dtype
-        One of `PIXEL_DTYPES`; all bands share it.
+        One of `PIXEL_DTYPES`, or of `EXACT_DTYPES` unless opened for lossy coding; all bands share it.
     bands : tuple of BandInfo
     georef : Georef
     alpha : int or None
         0-based number of the alpha band.
     mask_kind : "mask" (a mask band), "alpha", "nodata", "nan" (floats whose NaN are holes) or "none"
         What marks holes in this raster; the first that applies. Nodata values may come on top of an alpha or mask band.
+    classes : bool
+        Whether pixels are names (classes, palettes, flags), not amounts. Only if opened for exact coding.
+    address : str or None
+        What other processes open it by; None for open datasets and arrays.
     nbytes_file : int or None
         Size of the raster's files on disk, side-car files included; None where there are none.
     """
@@ -44,6 +50,8 @@ class Source(Protocol):
     georef: Georef
     alpha: int | None
     mask_kind: MaskKind
+    classes: bool
+    address: str | None
     nbytes_file: int | None
 
     def read(self, box: PixelBox, bands: Sequence[int]) -> NDArray[Any]:

@@ -7,20 +7,22 @@ scene: their boxes are clipped to it, and `pad_tile` fills a clipped tile up aga
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError
-from .types import PixelBox, Shape2d, TileIndex
+from .types import PixelBox, Shape2d, Sides, TileIndex
 
-__all__ = ["DEFAULT_SHARD", "DEFAULT_TILE", "TileGrid", "automatic_shard", "pad_tile"]
+__all__ = ["DEFAULT_SHARD", "DEFAULT_TILE", "MARGIN", "TileGrid", "automatic_shard", "pad_tile", "pad_to"]
 
 DEFAULT_TILE = 256
 DEFAULT_SHARD = 8
+_MOST_AT_ONCE = 2048  # pixels a side of what is read at once
 TILE_MULTIPLE = 64  # the deepest latent of the network is 64 times smaller than the tile
+MARGIN = 16  # pixels of its neighbours that a tile is coded with: one latent
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,14 @@ class TileGrid:
         return Shape2d(_ceil_div(self.shape.y, self.shard), _ceil_div(self.shape.x, self.shard))
 
     @property
+    def for_reading(self) -> TileGrid:
+        """The same tiles in shards of at most 2048 pixels a side, or one tile, to be read at once.
+
+        A scene's own shards may be of any size, and say nothing of the memory that there is.
+        """
+        return replace(self, shard=min(self.shard, max(1, _MOST_AT_ONCE // self.tile)))
+
+    @property
     def shard_indices(self) -> list[TileIndex]:
         """Every shard, row by row."""
         return [TileIndex(iy, ix) for iy in range(self.shards.y) for ix in range(self.shards.x)]
@@ -77,6 +87,11 @@ class TileGrid:
     def shard_box(self, index: TileIndex) -> PixelBox:
         """Pixels of the shard, clipped to the scene. Raises `IndexError` for a shard outside the grid."""
         return self._box(index, self.tile * self.shard, self.shards)
+
+    def with_margin(self, box: PixelBox, margin: int) -> PixelBox:
+        """A box of the scene's pixels with up to `margin` more on each side, as far as the scene goes."""
+        grown = box.grown(margin).intersection(PixelBox(0, 0, *self.scene))
+        return box if grown is None else grown
 
     def tiles_in_shard(self, index: TileIndex) -> list[TileIndex]:
         """The tiles of a shard that exist, row by row. A shard at the lower or right edge may have fewer."""
@@ -94,6 +109,18 @@ class TileGrid:
         """Position of the tile among the `shard * shard` slots of a full shard, row by row."""
         _check_inside(index, self.shape)
         return index.iy % self.shard * self.shard + index.ix % self.shard
+
+    def sides(self, index: TileIndex) -> Sides:
+        """On which sides the tile has a neighbour: 1 or 0."""
+        _check_inside(index, self.shape)
+        (iy, ix), (rows, columns) = index, self.shape
+        return Sides(int(iy > 0), int(iy < rows - 1), int(ix > 0), int(ix < columns - 1))
+
+    def around(self, index: TileIndex) -> list[TileIndex]:
+        """The up to eight neighbours of the tile, row by row."""
+        top, bottom, left, right = self.sides(index)
+        rows, columns = range(index.iy - top, index.iy + bottom + 1), range(index.ix - left, index.ix + right + 1)
+        return [TileIndex(iy, ix) for iy in rows for ix in columns if (iy, ix) != index]
 
     def covering(self, box: PixelBox) -> list[TileIndex]:
         """Every tile that shares a pixel with `box`, row by row; parts of `box` outside the scene count for nothing."""
@@ -135,12 +162,17 @@ def pad_tile(pixels: NDArray[Any], tile: int) -> NDArray[Any]:
     ValueError
         If `pixels` is empty or larger than a tile.
     """
+    return pad_to(pixels, Shape2d(tile, tile))
+
+
+def pad_to(pixels: NDArray[Any], shape: Shape2d) -> NDArray[Any]:
+    """`pad_tile` to any shape."""
     _, height, width = pixels.shape
-    if not (1 <= height <= tile and 1 <= width <= tile):
-        raise ValueError(f"cannot pad {height} x {width} pixels to a tile of {tile} x {tile}")
-    if height == width == tile:
+    if not (1 <= height <= shape.y and 1 <= width <= shape.x):
+        raise ValueError(f"cannot pad {height} x {width} pixels to a tile of {shape.y} x {shape.x}")
+    if (height, width) == shape:
         return pixels
-    return np.pad(pixels, ((0, 0), (0, tile - height), (0, tile - width)), mode="edge")
+    return np.pad(pixels, ((0, 0), (0, shape.y - height), (0, shape.x - width)), mode="edge")
 
 
 def _check_inside(index: TileIndex, count: Shape2d) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-#: Data types of pixels that a scene can have, by NumPy name.
+#: Data types of pixels that a network can code, by NumPy name.
 PIXEL_DTYPES = ("uint8", "uint16", "int16", "float32", "float64")
+#: Those that a scene with a guarantee can have.
+EXACT_DTYPES = (*PIXEL_DTYPES, "int8", "uint32", "int32", "uint64", "int64")
 
 
 class Shape2d(NamedTuple):
@@ -48,6 +50,10 @@ class PixelBox(NamedTuple):
         """Row and column slices for indexing an array of the scene."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
+    def grown(self, by: int) -> PixelBox:
+        """The rectangle with `by` more pixels on all four sides."""
+        return PixelBox(self.y0 - by, self.x0 - by, self.height + 2 * by, self.width + 2 * by)
+
     def intersection(self, other: PixelBox) -> PixelBox | None:
         """The common rectangle, or None when the two do not meet."""
         y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
@@ -57,3 +63,16 @@ class PixelBox(NamedTuple):
     def relative_to(self, origin: PixelBox) -> PixelBox:
         """The same rectangle in coordinates counted from `origin`'s upper left corner."""
         return PixelBox(self.y0 - origin.y0, self.x0 - origin.x0, self.height, self.width)
+
+
+class Sides(NamedTuple):
+    """Something about each side of a tile: whether there is a neighbour (0 or 1), or how many pixels."""
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+
+    def times(self, count: int) -> Sides:
+        """`count` on every side that has a neighbour."""
+        return Sides(*(count * side for side in self))

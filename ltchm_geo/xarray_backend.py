@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from . import xarray_accessor  # noqa: F401 - gives xarray objects their ``.ltch
 from ._documents import axis_attributes, coordinates, grid_mapping
 from ._recognise import is_scene
 from .container import ContainerReader, SceneMeta
+from .location import is_object_url
 from .masks import representable
 from .types import PixelBox, TileIndex
 
@@ -51,7 +52,7 @@ class SceneBackend(BackendEntrypoint):
         Parameters
         ----------
         filename_or_obj : path
-            A ``.ltchm`` file or a ``.zarr`` folder.
+            A ``.ltchm`` file or a ``.zarr`` folder, or a URL where they lie in an object store.
         drop_variables : names to leave out
         mask_and_scale : bool
             Make nodata NaN and apply scale and offset, as xarray does for all CF data. Bands whose scales differ are
@@ -96,7 +97,8 @@ class SceneBackend(BackendEntrypoint):
             reader.close()
             raise
         decoded.set_close(reader.close)
-        decoded.encoding["source"] = os.path.abspath(reader.path)
+        here = isinstance(reader.path, Path)
+        decoded.encoding["source"] = os.path.abspath(reader.path) if here else str(reader.path)
         return decoded
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
@@ -109,7 +111,7 @@ class SceneBackend(BackendEntrypoint):
         path = os.fspath(filename_or_obj)
         suffix = PurePath(path).suffix.lower()
         if "://" in path:
-            return False
+            return suffix == ".ltchm" and is_object_url(path)
         return suffix == ".ltchm" or (suffix in (".zarr", ".zip") and is_scene(path))
 
 
@@ -175,7 +177,8 @@ class SceneArray(BackendArray):
 
         decoder, meta = SceneDecoder(self._reader, self._device), self._reader.meta
         out = np.empty((len(bands), box.height, box.width), self.dtype)
-        for part in _pieces(box, meta.tile * meta.shard):
+        grid = meta.grid.for_reading
+        for part in _pieces(box, grid.tile * grid.shard):
             if self._plane is None:
                 pixels = decoder.read(part, bands, self._level)
             else:
@@ -211,7 +214,8 @@ def _pieces(box: PixelBox, side: int) -> Iterator[PixelBox]:
 def _dataset(reader: ContainerReader, level: int, device: str) -> xr.Dataset:
     """As the scene is, before xarray decodes CF attributes."""
     meta = reader.meta
-    georef, side = meta.pyramid_georef(level), meta.tile * meta.shard
+    georef, grid = meta.pyramid_georef(level), meta.grid.for_reading
+    side = grid.tile * grid.shard
     chunks = {"band": _band_chunks(meta), "y": side, "x": side}
     array = indexing.LazilyIndexedArray(SceneArray(reader, level, device))
     variables = {VARIABLE: xr.Variable(("band", "y", "x"), array, _attributes(meta), {"preferred_chunks": chunks})}

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from zarr.abc.codec import ArrayBytesCodec
 from zarr.core.common import parse_named_configuration
 
-from ._json import decode_number, encode_number, require_keys
+from ._json import decode_number, encode_number, require_integer, require_keys
 from ._microbatch import MicroBatcher
 from .errors import CorruptContainerError, UsageError
+from .radiometry import BandMapping
 from .scene_meta import check_version
 
 if TYPE_CHECKING:
@@ -55,39 +56,48 @@ class LtchmCodec(ArrayBytesCodec):
         Per band, see `radiometry.BandMapping`.
     fill, nodata : (number or None, ...)
         Per band, the value of masked pixels, and the nodata value no valid pixel may take.
+    halo : int
+        1 where the network sees the neighbours of a tile. Zarr shows this codec one tile at a time: they are then
+        replaced by the tile's own rim, and tiles fit together less well than in `SceneDecoder`.
     """
 
     weights: str | None
     mapping: tuple[tuple[float | str, ...], ...]
     fill: tuple[float | str | None, ...]
     nodata: tuple[float | str | None, ...]
+    halo: int = 0
 
     is_fixed_size = False
 
     @classmethod
     def from_configuration(cls, found: Any) -> LtchmCodec:
         """Strict; raises `CorruptContainerError` or `UnsupportedVersionError`."""
-        check_version(found, f"codec {CODEC_NAME}", known=0)
+        version = check_version(found, f"codec {CODEC_NAME}", known=1)
         try:
-            found = require_keys(found, _KEYS, what="configuration")
+            found = require_keys(found, _KEYS | ({"halo"} if version else set()), what="configuration")
+            if (halo := require_integer(found.get("halo", 0), "halo")) not in (0, 1):
+                raise ValueError(f"halo {halo} is neither 0 nor 1")
             if not isinstance(found["weights"], str | None):
                 raise ValueError("weights are not named by a hash")
             mapping = tuple(_numbers(numbers, "mapping", 4) for numbers in found["mapping"])
+            for numbers in mapping:
+                BandMapping(*map(float, numbers))  # type: ignore[arg-type]  # refuses what is no mapping, None included
             fill, nodata = (_numbers(found[key], key, len(mapping)) for key in ("fill", "nodata"))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise CorruptContainerError(f"configuration of codec {CODEC_NAME} is damaged: {error}") from error
-        return cls(found["weights"], mapping, fill, nodata)  # type: ignore[arg-type]
+        return cls(found["weights"], mapping, fill, nodata, halo)  # type: ignore[arg-type]
 
     @property
     def configuration(self) -> dict[str, Any]:
         """As it is stored in ``zarr.json``."""
         mapping = [list(numbers) for numbers in self.mapping]
         return {
-            "format": 0,
+            "format": 1 if self.halo else 0,
             "weights": self.weights,
             "mapping": mapping,
             "fill": list(self.fill),
             "nodata": list(self.nodata),
+            **({"halo": self.halo} if self.halo else {}),
         }
 
     @classmethod

@@ -234,7 +234,7 @@ def describe(members: dict[str, bytes], **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        (lambda m: describe(m, format=2), UnsupportedVersionError, "update"),
+        (lambda m: describe(m, format=99), UnsupportedVersionError, "update"),
         (lambda m: describe(m, shape=[2**31, 2**31]), CorruptContainerError, None),
         (lambda m: describe(m, shape=[2**30, 2**14]), ContainerError, None),
         (lambda m: describe(m, tile=2**20), CorruptContainerError, None),
@@ -278,7 +278,7 @@ def test_cut_scene(tmp_path: Path) -> None:
 
 
 def test_a_tile_of_a_newer_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    newer = b"\1" + TilePayload(TileMode.EMPTY).pack()[1:]
+    newer = b"\2" + TilePayload(TileMode.EMPTY).pack()[1:]
     monkeypatch.setattr("decodable.BROKEN", newer)
     path = write_decodable(tmp_path / "a.ltchm", broken=("g1", TileIndex(0, 0)))
     for allow in (False, True):

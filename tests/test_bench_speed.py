@@ -9,7 +9,7 @@ import pytest
 import rasterio
 from click.testing import CliRunner
 
-from ltchm_geo.benchmark.speed import STAGES, Case, configured, measure_codec
+from ltchm_geo.benchmark.speed import STAGES, Case, beside_network, configured, measure_codec
 from ltchm_geo.benchmark.speed_input import (
     bundled_scene,
     install_random_weights,
@@ -17,12 +17,13 @@ from ltchm_geo.benchmark.speed_input import (
     weights_folder,
     write_mirrored,
 )
-from ltchm_geo.benchmark.speed_network import measure_network, measure_systems, systems_markdown
+from ltchm_geo.benchmark.speed_memory import measure_memory, memory_markdown
+from ltchm_geo.benchmark.speed_network import measure_network, measure_systems, precisions, systems_markdown
 from ltchm_geo.benchmark.speed_suite import SpeedSettings, measure_speed
 from ltchm_geo.benchmark.timing import Pair, Sample, Seconds, take_turns
 from ltchm_geo.cli.main import cli
 from ltchm_geo.engine import load_engine
-from ltchm_geo.errors import UsageError
+from ltchm_geo.errors import LtchmError, UsageError
 from ltchm_geo.weights import available, load
 
 
@@ -42,8 +43,8 @@ def test_command_measures_and_keeps_everything(tiny, tmp_path):
     found = json.loads(kept.read_text())
     assert {**found, "event": "result"} == events[-1]
     progress = [event for event in events if event["event"] == "progress"]
-    assert progress[-1]["done"] == progress[-1]["total"] == (2 + 1) * 3 + 2 * 4 * 2
-    assert set(found) == {"about", "scene", "codec", "network", "systems"}
+    assert progress[-1]["done"] == progress[-1]["total"] == (2 + 1) * 3 + 2 * 4 * 2 * len(precisions("cpu"))
+    assert set(found) == {"about", "scene", "codec", "network", "systems", "memory"}
     assert {"date", "hardware", "versions", "command", "load_average", "rounds", "quality"} <= set(found["about"])
     cases = [entry["case"] for entry in found["codec"]]
     assert [case and (case["threads"], case["batch"]) for case in cases] == [None, (1, 1), (1, 2)]
@@ -53,7 +54,10 @@ def test_command_measures_and_keeps_everything(tiny, tmp_path):
         assert all(len(entry[verb]["seconds"]["runs"]) == 2 for verb in ("encode", "decode"))
     assert found["codec"][0]["encode"]["speedup_over_baseline"] is None
     assert all(entry["encode"]["speedup_over_baseline"] > 0 for entry in found["codec"][1:])
-    assert len(found["network"]) == 2
+    shares = [entry["decode"]["cpu_share_beside_network"] for entry in found["codec"]]
+    assert shares[0] is None
+    assert all(0 < share < 1 for share in shares[1:])
+    assert len(found["network"]) == 2 * len(precisions("cpu"))
     assert CliRunner().invoke(cli, [*arguments, "--out", str(kept)]).exit_code == 2, "keeps what is there"
 
 
@@ -73,6 +77,10 @@ def test_stages_account_for_the_time(tiny, scene):
         assert {"network", "parameters", "entropy"} <= set(stages) <= known
         # One thread: the stages cannot take longer than the whole, and leave little of it out.
         assert 0.3 * seconds.median < sum(stages.values()) <= 1.01 * seconds.median
+    for seconds, cpu in ((speed.encode, speed.encode_cpu), (speed.decode, speed.decode_cpu)):
+        assert cpu.keys() >= {"network", "parameters", "entropy"}
+        assert 0.3 * seconds.cpu < sum(cpu.values()) <= 1.01 * seconds.cpu
+        assert beside_network(cpu) == pytest.approx(1 - cpu["network"] / sum(cpu.values()), abs=1e-4)
 
 
 def test_settings_reach_the_engine_and_leave_it(tiny):
@@ -85,7 +93,7 @@ def test_settings_reach_the_engine_and_leave_it(tiny):
 
 @pytest.mark.parametrize(("threads", "batch"), [(1, 1), (1, 4), (2, 3), (3, 1)])
 def test_threads_and_batch_change_no_result(tiny, scene, threads, batch):
-    engine, tiles = load_engine("tiny-random", "cpu"), model_tiles(scene, 4)
+    engine, tiles = load_engine("tiny-random", "cpu", "float32"), model_tiles(scene, 4)
     streams = engine.encode(tiles, 56)
     y, intact = engine.decode_latents(streams, 56, 256)
     with configured(engine, Case("tiny-random", "cpu", threads, batch)):
@@ -100,7 +108,7 @@ def test_threads_and_batch_change_no_result(tiny, scene, threads, batch):
 
 
 def test_the_plain_network_is_the_same_network(tiny, scene):
-    speed = measure_network(model_tiles(scene, 2), Case("tiny-random", "cpu", 1, 2), rounds=1)
+    speed = measure_network(model_tiles(scene, 2), Case("tiny-random", "cpu", 1, 2), rounds=1, precision="float32")
     assert speed.equal_latents > 0.999
     assert speed.max_difference < 1e-4
     assert speed.pixels == 2 * 256 * 256
@@ -120,6 +128,14 @@ def test_untrained_widths_are_measured_as_whole_files(tmp_path, monkeypatch):
     (speed,) = measure_speed(settings).codec
     assert (speed.case.model, speed.channels) == ("random-32", 32)
     assert not any(entry.tag == "random-32" for entry, _ in available()), "nothing is left behind"
+
+
+def test_memory_is_measured_in_processes_of_their_own(tiny, scene, tmp_path):
+    (use,) = measure_memory(scene, tmp_path, "tiny-random", [512])
+    assert all(2**26 < peak < 2**33 for peak in (use.encode, use.decode))
+    assert "| 512 x 512 " in memory_markdown([use])
+    with pytest.raises(LtchmError, match="no-such-model"):
+        measure_memory(scene, tmp_path, "no-such-model", [256])
 
 
 def test_untrained_weights_are_reproducible(scene, tmp_path):

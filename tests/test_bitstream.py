@@ -17,6 +17,15 @@ payloads = st.one_of(
     st.builds(TilePayload, st.just(TileMode.CONSTANT), mask=sections, outliers=sections, body=st.binary()),
     st.builds(TilePayload, st.just(TileMode.LATENT), st.integers(0, MAX_LEVEL), sections, sections, st.binary()),
     st.builds(TilePayload, st.just(TileMode.LOSSLESS), mask=sections, outliers=sections, body=st.binary()),
+    st.builds(TilePayload, st.just(TileMode.PREDICTED), mask=sections, outliers=sections, body=st.binary()),
+    st.builds(
+        TilePayload,
+        st.just(TileMode.CORRECTED),
+        st.integers(0, MAX_LEVEL),
+        sections,
+        sections,
+        st.builds(TilePayload.corrected_body, st.binary(), st.binary()),
+    ),
 )
 DTYPES = ["uint8", "uint16", "int16", "float32", "float64"]
 
@@ -43,6 +52,8 @@ def test_garbage_is_refused_or_canonical(data):
         (TilePayload(TileMode.LATENT, 112, b"m", b"oo", b"body"), "0002037001026d6f6f626f6479"),
         (TilePayload(TileMode.LATENT, 5, None, b"", b"b"), "000202050062"),
         (TilePayload(TileMode.LOSSLESS, mask=b"x" * 200, body=b"z"), "00030100c801" + "78" * 200 + "7a"),
+        (TilePayload(TileMode.PREDICTED, body=b"z"), "010400007a"),
+        (TilePayload(TileMode.CORRECTED, 3, body=TilePayload.corrected_body(b"yy", b"z")), "010500030279797a"),
     ],
 )
 def test_exact_bytes(payload, expected):
@@ -54,7 +65,12 @@ def test_exact_bytes(payload, expected):
     [
         ("", "header"),
         ("000200", "header"),
-        ("00040000", "mode"),
+        ("00060000", "mode"),
+        ("00040000", "format 1"),
+        ("01020000", "format 0"),
+        ("01040001", "level"),
+        ("01050000", "ends inside"),
+        ("0105000002aa", "does not fit"),
         ("00020400", "reserved"),
         ("00028000", "reserved"),
         ("00020071", "level"),
@@ -76,7 +92,7 @@ def test_malformed(data, message):
 
 def test_newer_version():
     with pytest.raises(UnsupportedVersionError, match="update"):
-        TilePayload.unpack(bytes([1, 0, 0, 0]))
+        TilePayload.unpack(bytes([2, 0, 0, 0]))
 
 
 @settings(max_examples=60)

@@ -24,7 +24,7 @@ from ltchm_geo.errors import CorruptTileError, DestinationExistsError, Unsupport
 DATA = Path(__file__).parent / "data"
 HEAVY = ("torch", "numba", "rasterio", "zarr", "dask", "xarray", "scipy", "rich")
 COMMANDS = (
-    *("compress", "estimate", "decompress", "serve", "preview", "footprint"),
+    *("compress", "archive", "estimate", "decompress", "serve", "preview", "footprint"),
     *("info", "verify", "compare", "train"),
 )
 
@@ -211,24 +211,29 @@ def test_compress_passes_options_on(fake: Fake, capsys: pytest.CaptureFixture[st
 
     fake("compress_raster", compress_raster)
     arguments = "compress a.tif b.ltchm --lambda 1024 --model tag --device cpu --tile-size 128 --measure --workers 3"
-    more = "--overwrite --overviews 2,8 --overview-quality 70 --no-preview"
+    more = "--overwrite --overviews 2,8 --overview-quality 70 --no-preview --resume"
     assert main([*arguments.split(), *more.split()]) == 0
     assert seen.pop("progress") is None  # nobody looks: standard error is no terminal
-    assert seen == {
-        "src": "a.tif",
-        "dst": "b.ltchm",
-        "quality": None,
-        "lambda_": 1024.0,
-        "model": "tag",
-        "device": "cpu",
-        "tile_size": 128,
-        "overwrite": True,
-        "measure": True,
-        "overviews": (2, 8),
-        "overview_quality": 70,
-        "preview": False,
-        "workers": 3,
-    }
+    assert (
+        seen.items()
+        >= {
+            "src": "a.tif",
+            "dst": "b.ltchm",
+            "quality": None,
+            "lambda_": 1024.0,
+            "model": "tag",
+            "device": "cpu",
+            "tile_size": 128,
+            "overwrite": True,
+            "measure": True,
+            "overviews": (2, 8),
+            "overview_quality": 70,
+            "preview": False,
+            "workers": 3,
+            "resume": True,
+            "client": None,
+        }.items()
+    )
     shown = capsys.readouterr().out
     for expected in ("1 kB for 48 kB", "48.0 times smaller, 0.500 bits", "3 latent, 1 lossless", "41.23", "inf"):
         assert expected in shown

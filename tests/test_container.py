@@ -522,7 +522,7 @@ def test_hostile_json(file, key, text):
 
 def test_newer_versions(file):
     with pytest.raises(UnsupportedVersionError, match=r"scene\.ltchm.*update"):
-        ContainerReader(edit_json(file, "zarr.json", lambda scene: scene.update(format=2, unknown=2)))
+        ContainerReader(edit_json(file, "zarr.json", lambda scene: scene.update(format=3, unknown=2)))
 
 
 def test_newer_manifest(file):

@@ -132,6 +132,7 @@ def flip(path: Path, needle: bytes) -> None:
 
 
 def test_a_damaged_tile_is_named_and_the_rest_restored(coast: Path, tmp_path: Path) -> None:
+    compress_raster(COAST, coast, overwrite=True, seamless=False, **SMALL)  # tests/test_seams.py has the other case
     whole = pixels_of(decompress_raster(coast, tmp_path / "whole.tif").path)
     with ContainerReader(coast) as reader:
         payload = reader.tile_payload("g0", TileIndex(1, 1))

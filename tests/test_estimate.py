@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 import ltchm_geo
 from ltchm_geo.cli.main import main
 from ltchm_geo.errors import DestinationError, UsageError
-from ltchm_geo.estimate import AMPLIFICATION, _spread, _total, estimate_raster
+from ltchm_geo.estimate import AMPLIFICATION, _total, estimate_raster
+from ltchm_geo.sampling import spread
 from ltchm_geo.tiles import TileGrid
 from ltchm_geo.types import PixelBox, Shape2d
 
@@ -57,13 +59,13 @@ def test_the_window_shows_what_decompressing_would_give(tmp_path: Path) -> None:
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40))
 def test_the_sample_is_made_of_distinct_tiles_of_the_grid(rows: int, columns: int, count: int) -> None:
-    found = _spread(Shape2d(rows, columns), count)
+    found = spread(Shape2d(rows, columns), count)
     assert len(found) == len(set(found)) == min(count, rows * columns)
     assert all(0 <= tile.iy < rows and 0 <= tile.ix < columns for tile in found)
 
 
 def test_the_sample_covers_the_scene() -> None:
-    found = _spread(Shape2d(40, 40), 24)
+    found = spread(Shape2d(40, 40), 24)
     quarters = {(tile.iy // 20, tile.ix // 20) for tile in found}
     assert len(quarters) == 4
 
@@ -105,3 +107,11 @@ def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     assert all(Path(path).is_file() for path in event["images"].values())
     assert main(["estimate", scene]) == 0
     assert "1 tile of 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("promise", [{"lossless": True}, {"max_error": 3}], ids=["lossless", "bounded"])
+def test_a_guarantee_is_estimated(promise: dict[str, Any], tmp_path: Path) -> None:
+    guess = estimate_raster(FARMLAND, **promise)
+    result = ltchm_geo.compress_raster(FARMLAND, tmp_path / "x.ltchm", **promise)
+    assert result.bytes == pytest.approx(guess.bytes, rel=0.05)
+    assert max(guess.max_error) <= promise.get("max_error", 0)

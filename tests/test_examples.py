@@ -124,3 +124,9 @@ def test_ndvi(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             assert found.shape == (source.height // 4, source.width // 4)
             assert found.transform.a == pytest.approx(4 * source.transform.a)
             assert np.nanmax(np.abs(found.read())) <= 1
+
+
+def test_cluster_costs(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = example("09_cluster_costs")
+    module.requests("memory:///costs/test.ltchm", 512)
+    assert "write 4 GET, 1 PUT; open 1 GET; restore 1 GET; a window of 256 x 256 1 GET" in capsys.readouterr().out

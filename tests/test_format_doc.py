@@ -23,7 +23,7 @@ TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="ut
         f"| preview | {manifest.MAX_PREVIEW >> 20} MiB, {pyramid.PREVIEW_SIDE} x {pyramid.PREVIEW_SIDE} pixels |",
         f"| `format` | {scene_meta.FORMAT_VERSION} |",
         f"`format` ({scene_meta.FORMAT_VERSION}), `complete` (true)",
-        f"| 0 | format version: {bitstream.FORMAT_VERSION} |",
+        f"| 0 | format version: 0, or {bitstream.FORMAT_VERSION} in modes 4 and 5 |",
         f"| a deflated document, as it is stored | {_store._MAX_DOCUMENT >> 20} MiB |",
         f"{_store._MAX_DIRECTORY >> 20} MiB, {_store.MAX_MEMBERS:,} members, names of {_store._MAX_NAME} characters",
         f"| weights file | {weights.MAX_BYTES >> 30} GiB |",

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_net import Net
 
+from ltchm_geo import cancellation
 from ltchm_geo.entropy import rans
-from ltchm_geo.entropy.integer_net import ExactCoder, IntegerNet
+from ltchm_geo.entropy.byte_products import bytes_are_exact
+from ltchm_geo.entropy.integer_net import ExactCoder, IntegerNet, Stepper
 from ltchm_geo.errors import InvalidWeightsError, LtchmError, UsageError
 
 VECTORS = Path(__file__).parent / "vectors" / "exact_v0.npz"
 N = CONFIG.channels
+MODES = ("float64", "split32", *(["int8"] if bytes_are_exact() else []))
 
 
 def make_coder(device="cpu", mode="float64"):
@@ -36,15 +41,16 @@ def outliers(y, z):
     return y, z
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("wild", [False, True])
 @pytest.mark.parametrize("level", [0, 37, 112])
-def test_equals_the_integer_reference(level, wild):
+def test_equals_the_integer_reference(level, wild, mode):
     y, z = latents(1, seed=level)
     if wild:
         y, z = outliers(y * 50, z * 50)
     tensors, spec = small_exact()
     reference = Net(tensors, spec)
-    net = make_coder().net
+    net = make_coder(mode=mode).net
     hyper = net.hyper_features(z, level)
     expected = reference.hyper(z[0].numpy(), level)
     np.testing.assert_array_equal(hyper[0].permute(1, 2, 0).numpy(), expected)
@@ -61,11 +67,15 @@ def test_equals_the_reference_on_one_window():
     np.testing.assert_array_equal(net.hyper_features(z, 20)[0].permute(1, 2, 0).numpy(), expected)
 
 
-def test_split_products_give_the_same():
-    y, z = outliers(*latents(3, seed=2))
+@pytest.mark.parametrize("wild", [False, True])
+def test_all_modes_give_the_same(wild):
+    y, z = latents(3, seed=2)
+    if wild:
+        y, z = outliers(y, z)
     for level in LEVELS:
-        a, b = (all_parameters(make_coder(mode=mode).net, y, z, level) for mode in ("float64", "split32"))
-        np.testing.assert_array_equal(a, b)
+        first, *others = (all_parameters(make_coder(mode=mode).net, y, z, level) for mode in MODES)
+        for other in others:
+            np.testing.assert_array_equal(first, other)
 
 
 def test_batch_and_threads_do_not_matter():
@@ -82,10 +92,13 @@ def test_batch_and_threads_do_not_matter():
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("mode", ["float64", "split32"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("wild", [False, True])
 @pytest.mark.parametrize("shape", [(16, 16), (8, 16)])
-def test_steps_equal_one_pass(shape, mode):
-    y, z = outliers(*latents(2, seed=4))
+def test_steps_equal_one_pass(shape, wild, mode):
+    y, z = latents(2, seed=4)
+    if wild:
+        y, z = outliers(y, z)
     h, w = shape
     y, z = y[:, :, :h, :w].contiguous(), z[:, :, : h // 4, : w // 4].contiguous()
     net = make_coder(mode=mode).net
@@ -105,7 +118,7 @@ def test_steps_equal_one_pass(shape, mode):
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.4, 4.0, 300.0, 1e6, 1e9]), st.integers(0, 112), st.integers(1, 3))
 def test_round_trip(seed, scale, level, count):
     y, z = latents(count, seed, side=8, scale=scale)
-    coder = make_coder()
+    coder = make_coder(mode=MODES[seed % len(MODES)])
     streams = coder.encode(y, z, level)
     y_hat, z_hat, ok = coder.decode(streams, level, (8, 8))
     assert ok.all()
@@ -116,11 +129,12 @@ def test_round_trip(seed, scale, level, count):
 
 def test_modes_read_each_others_streams():
     y, z = outliers(*latents(2, seed=6))
-    streams = make_coder().encode(y, z, 80)
-    y_hat, z_hat, ok = make_coder(mode="split32").decode(streams, 80, (16, 16), threads=1)
-    assert ok.all()
-    assert torch.equal(y, y_hat)
-    assert torch.equal(z, z_hat)
+    for writer, reader in itertools.permutations(MODES, 2):
+        streams = make_coder(mode=writer).encode(y, z, 80)
+        y_hat, z_hat, ok = make_coder(mode=reader).decode(streams, 80, (16, 16), threads=1)
+        assert ok.all()
+        assert torch.equal(y, y_hat)
+        assert torch.equal(z, z_hat)
 
 
 def test_a_damaged_stream_disturbs_no_other():
@@ -134,6 +148,27 @@ def test_a_damaged_stream_disturbs_no_other():
     for i in (0, 3):
         assert torch.equal(y[i], y_hat[i])
         assert torch.equal(z[i], z_hat[i])
+
+
+def test_decoding_stops_between_steps(monkeypatch):
+    y, z = latents(2, seed=3)
+    coder, stop, steps = make_coder(), threading.Event(), []
+    streams = coder.encode(y, z, 50)
+    put = Stepper.put
+
+    def put_and_stop(self, t, found):
+        put(self, t, found)
+        steps.append(t)
+        if t == 5:
+            stop.set()
+
+    monkeypatch.setattr(Stepper, "put", put_and_stop)
+    with cancellation.watched(stop):
+        with pytest.raises(cancellation.Stopped):
+            coder.decode(streams, 50, (16, 16))
+        assert steps == list(range(6))
+        with pytest.raises(cancellation.Stopped):
+            coder.encode(y, z, 50)
 
 
 def test_more_tiles_than_a_chunk(monkeypatch):
@@ -213,7 +248,7 @@ def test_extreme_weights_within_the_bounds_stay_exact():
     }
     y, z = outliers(*latents(1, seed=9))
     hyper = Net(wild, spec).hyper(z[0].numpy(), 3)
-    for mode in ("float64", "split32"):
+    for mode in MODES:
         net = IntegerNet(wild, spec, mode=mode)
         np.testing.assert_array_equal(net.hyper_features(z, 3)[0].permute(1, 2, 0).numpy(), hyper)
         found = net.parameters(net.hyper_features(z, 3), y, 3)[0]
@@ -267,7 +302,7 @@ def _check_vectors(device, mode):
             assert torch.equal(z, z_hat)
 
 
-@pytest.mark.parametrize("mode", ["float64", "split32"])
+@pytest.mark.parametrize("mode", MODES)
 def test_frozen_vectors(mode):
     """Streams written once, with stored integer weights, must be written and read the same for ever."""
     if os.environ.get("LTCHM_REGEN") == "1":

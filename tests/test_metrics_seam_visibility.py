@@ -83,3 +83,27 @@ def test_bad_input() -> None:
         metrics.seam_visibility(REFERENCE, REFERENCE, 16)
     with pytest.raises(ValueError, match="the test"):
         seam_visibility(REFERENCE, REFERENCE[:1])
+
+
+# --- the visible part ------------------------------------------------------------------------------------------------
+
+
+def test_steps_are_those_of_means() -> None:
+    across, inside = metrics.seam_step(REFERENCE, REFERENCE + noise(), 32)
+    # The mean of 4 x 16 pixels of white noise has a variance of 1 / 64, a difference of two twice that.
+    assert across == pytest.approx((2 / 64) ** 0.5, rel=0.1)
+    assert inside == pytest.approx((2 / 64) ** 0.5, rel=0.1)
+    across, inside = metrics.seam_step(REFERENCE, REFERENCE + noise() + offsets(1), 32)
+    assert across == pytest.approx((2 + 2 / 64) ** 0.5, rel=0.1)
+    assert inside == pytest.approx((2 / 64) ** 0.5, rel=0.1)
+
+
+def test_steps_where_there_is_nothing() -> None:
+    assert metrics.seam_step(REFERENCE, REFERENCE + 3, 32) == pytest.approx((0, 0), abs=1e-9)
+    across, inside = metrics.seam_step(REFERENCE[:, :30, :30], REFERENCE[:, :30, :30] + 1, 32)
+    assert math.isnan(across)
+    assert inside == pytest.approx(0)
+    hidden = np.zeros(SHAPE[1:], bool)
+    assert all(map(math.isnan, metrics.seam_step(REFERENCE, REFERENCE, 32, hidden)))
+    with pytest.raises(ValueError, match="period of 16"):
+        metrics.seam_step(REFERENCE, REFERENCE, 16)

@@ -100,7 +100,7 @@ def test_dam_matches_table_5():
         (deconv3x3(4, 6), (1, 4, 5, 7), 5 * 7 * 4 * 6 * 9),  # every input pixel meets every tap once
         (nn.Conv2d(6, 6, 5, padding=2, groups=6), (1, 6, 8, 8), 64 * 6 * 25),
         (GDN(6), (3, 6, 4, 4), 3 * 16 * 36),
-        (IDConv(8, 1, groups=2), (2, 8, 4, 4), 2 * (2 * (8 * 2 + 2 * 16) + 2 * 8 * 2 + 8 * 16)),
+        (IDConv(8, 1, groups=2), (2, 8, 4, 4), 2 * ((8 * 2 + 2 * 16) + 2 * 8 * 2 + 8 * 16)),
         (IDConv(8, 3, groups=2), (2, 8, 6, 6), 2 * ((1 + 9) * (8 * 2 + 2 * 16) + 2 * 8 * 10 + 8 * 36 * 9)),
     ],
 )

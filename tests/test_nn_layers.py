@@ -113,6 +113,17 @@ def test_dam_is_trunk_times_mask_and_images_do_not_mix():
     torch.testing.assert_close(both, torch.cat([dam(x[:1]), dam(x[1:])]), rtol=1e-5, atol=1e-6)
 
 
+def test_a_dam_with_gain_starts_as_the_identity_and_learns() -> None:
+    dam, x = DAM(8, gain=True), torch.randn(1, 8, 8, 8)
+    torch.testing.assert_close(dam(x), x)
+    dam(x).square().sum().backward()
+    assert dam.gain is not None
+    assert dam.gain.grad is not None
+    assert (dam.gain.grad != 0).all()
+    shake(dam)
+    torch.testing.assert_close(dam(x), x + dam.trunk(x) * torch.sigmoid(dam.mask(x)) * dam.gain)
+
+
 # --- hybrid attention -------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import reference_rans as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ltchm_geo._numba import compiled
 from ltchm_geo.entropy import _kernels, rans, tables
 from ltchm_geo.errors import CorruptTileError, DesynchronisedError, UsageError
 
@@ -388,7 +389,7 @@ def test_kernels_do_without_a_cache_folder(monkeypatch):
         return function
 
     monkeypatch.setattr(numba, "njit", refuse_cache)
-    assert _kernels._compiled(len) is len
+    assert compiled(len) is len
 
 
 # --- frozen vectors --------------------------------------------------------------------------------------------------

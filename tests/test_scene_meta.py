@@ -121,10 +121,11 @@ def test_group_is_strict(change):
         SceneMeta.from_dict({**META.to_dict(), "groups": [{**groups[0], **change}, groups[1]]})
 
 
-def test_version_0_has_no_overviews():
-    older = {key: value for key, value in META.to_dict().items() if key != "overviews"}
-    assert SceneMeta.from_dict({**older, "format": 0}) == META
-    with pytest.raises(CorruptContainerError, match="lacks overviews"):
+@pytest.mark.parametrize(("version", "later"), [(0, {"overviews", "halo", "guarantee"}), (1, {"halo", "guarantee"})])
+def test_older_versions_lack_keys(version, later):
+    older = {key: value for key, value in META.to_dict().items() if key not in later}
+    assert SceneMeta.from_dict({**older, "format": version}) == META
+    with pytest.raises(CorruptContainerError, match=f"lacks {min(later)}"):
         SceneMeta.from_dict(older)
 
 

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from ltchm_geo import cancellation
 from ltchm_geo.errors import UsageError
 from ltchm_geo.schedule import Ticker, run_shards, worker_count
 from ltchm_geo.types import TileIndex
@@ -71,3 +72,26 @@ def test_ticker() -> None:
     ticker.add(3)
     assert seen == [(0, 5), (2, 5), (5, 5)]
     Ticker(5, None).add(1)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_shards_in_hand_stop_at_their_next_check(error: type[BaseException]) -> None:
+    stopped = []
+
+    def work(shard: TileIndex) -> None:
+        if shard == SHARDS[0]:
+            time.sleep(0.05)
+            raise error("stop")
+        for _ in range(1000):
+            try:
+                cancellation.check()
+            except cancellation.Stopped:
+                stopped.append(shard)
+                raise
+            time.sleep(0.01)
+
+    began = time.perf_counter()
+    with pytest.raises(error, match="stop"):
+        run_shards(work, SHARDS, 3)
+    assert time.perf_counter() - began < 2
+    assert sorted(stopped) == SHARDS[1:3]

@@ -71,8 +71,8 @@ def test_guessing_is_narrow(scene: Path, tmp_path: Path) -> None:
     guess = SceneBackend().guess_can_open
     folder = write_decodable(tmp_path / "scene.zarr")
     (tmp_path / "other.zarr").mkdir()
-    assert all(guess(path) for path in (scene, str(scene), tmp_path / "missing.LTCHM", folder))
-    others = [COAST, tmp_path, tmp_path / "other.zarr", "https://a.b/c.ltchm", b"PK\x03\x04", scene.open("rb"), None]
+    assert all(guess(path) for path in (scene, str(scene), tmp_path / "missing.LTCHM", folder, "s3://b/c.ltchm"))
+    others = [COAST, tmp_path, tmp_path / "other.zarr", "https://a.b/c.tif", b"PK\x03\x04", scene.open("rb"), None]
     assert not any(guess(other) for other in others)
     others[5].close()
     copy = tmp_path / "scene.zip"

@@ -198,7 +198,7 @@ def test_configuration_is_strict(change):
 
 def test_newer_configuration():
     with pytest.raises(UnsupportedVersionError, match="update"):
-        LtchmCodec.from_configuration({**CONFIGURATION, "format": 1, "more": 2})
+        LtchmCodec.from_configuration({**CONFIGURATION, "format": 2, "more": 2})
 
 
 @pytest.mark.parametrize("scene", ["scene.zarr"], indirect=True)

@@ -26,7 +26,8 @@ pytestmark = [
 
 
 def made(source: Path, folder: Path, name: str = "scene.zarr") -> tuple[Path, Any]:
-    scene = compress_raster(source, folder / name, tile_size=128, shard_tiles=2).path
+    # Zarr shows its codec one tile at a time, so only tiles that stand alone are the same there.
+    scene = compress_raster(source, folder / name, tile_size=128, shard_tiles=2, seamless=False).path
     return scene, pixels_of(decompress_raster(scene, folder / "restored.tif").path)
 
 

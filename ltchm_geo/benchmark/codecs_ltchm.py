@@ -28,6 +28,7 @@ class Ltchm:
     Attributes
     ----------
     sha256, weights : hash and file of the weights
+    seamless : see `compress_raster`
     """
 
     name: str
@@ -36,6 +37,7 @@ class Ltchm:
     weights: Path
     device: str
     excess: int = 0
+    seamless: bool | None = None
 
     @classmethod
     def of(cls, model: str | None, device: str) -> Ltchm:
@@ -64,9 +66,15 @@ class Ltchm:
         with tempfile.TemporaryDirectory() as folder:
             source, scene = Path(folder, "source.tif"), Path(folder, "scene.ltchm")
             source.write_bytes(plain_geotiff(pixels))
-            quality, model = int(setting), str(self.weights)
             compress_raster(
-                source, scene, quality=quality, model=model, device=self.device, overviews=False, preview=False
+                source,
+                scene,
+                quality=int(setting),
+                model=str(self.weights),
+                device=self.device,
+                overviews=False,
+                preview=False,
+                seamless=self.seamless,
             )
             return (scene.read_bytes(),)
 

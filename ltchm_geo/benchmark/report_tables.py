@@ -132,6 +132,7 @@ def _networks(entries: Sequence[Mapping[str, Any]]) -> Table:
     for entry in entries:
         case = entry["case"]
         label = f"{case['model']}, {case['device']}, {case['threads']} thr., batch {case['batch']}"
+        label += f", {entry['precision']}" if "precision" in entry else ""  # older results have float32 only
         rows.append([label, *(text for name in ("analyse", "synthesise") for text in _compared(entry, name))])
     columns = ("plain", "engine", "times", "times, CPU")
     header = [f"{name}: {column}" for name in ("g_a + h_a", "g_s") for column in columns]

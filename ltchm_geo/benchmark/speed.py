@@ -26,7 +26,7 @@ STAGES = {
     "parameters": ("parameters",),
     "entropy": ("entropy",),
     "tiles": ("tiles",),
-    "I/O": ("read", "write", "survey"),
+    "I/O": ("read", "write", "survey", "overviews"),
 }
 
 
@@ -55,12 +55,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Run:
-    """Once there and back: times, seconds by stage summed over threads, and the file's size."""
+    """Once there and back: times, seconds and CPU seconds by stage summed over threads, and the file's size."""
 
     encode: Sample
     decode: Sample
     encode_stages: Mapping[str, float]
     decode_stages: Mapping[str, float]
+    encode_cpu: Mapping[str, float]
+    decode_cpu: Mapping[str, float]
     bytes: int
 
 
@@ -76,6 +78,7 @@ class CodecSpeed:
     pixels, bytes : rows x columns of the scene; size of its file
     encode, decode : times of every run
     encode_stages, decode_stages : median seconds by stage, summed over threads; empty for another codec
+    encode_cpu, decode_cpu : CPU seconds likewise
     encode_pair, decode_pair : with the other codec as the baseline; None for itself, or without one
     """
 
@@ -88,6 +91,8 @@ class CodecSpeed:
     decode: Seconds
     encode_stages: Mapping[str, float]
     decode_stages: Mapping[str, float]
+    encode_cpu: Mapping[str, float]
+    decode_cpu: Mapping[str, float]
     encode_pair: Pair | None = None
     decode_pair: Pair | None = None
 
@@ -104,6 +109,8 @@ class CodecSpeed:
             seconds, pair = getattr(self, verb), getattr(self, f"{verb}_pair")
             rates = dict(zip(("median", "min", "max"), (round(r, 5) for r in seconds.rates(self.pixels)), strict=True))
             found[verb] = {"seconds": seconds.to_dict(), "mpx_s": rates, "stages": getattr(self, f"{verb}_stages")}
+            found[verb]["cpu_stages"] = getattr(self, f"{verb}_cpu")
+            found[verb]["cpu_share_beside_network"] = beside_network(getattr(self, f"{verb}_cpu"))
             found[verb]["speedup_over_baseline"] = pair and round(pair.speedup, 4)
         return found
 
@@ -188,11 +195,19 @@ def _speed(label: str, case: Case | None, channels: int, pixels: int, runs: Sequ
         Seconds(tuple(run.decode for run in runs)),
         _median_stages([run.encode_stages for run in runs]),
         _median_stages([run.decode_stages for run in runs]),
+        _median_stages([run.encode_cpu for run in runs]),
+        _median_stages([run.decode_cpu for run in runs]),
     )
 
 
 def _median_stages(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {stage: round(statistics.median(run.get(stage, 0.0) for run in runs), 4) for stage in runs[0]}
+
+
+def beside_network(cpu: Mapping[str, float]) -> float | None:
+    """Share of the CPU seconds that are not the network's: exact parameters, rANS, tiles, I/O. None without any."""
+    total = sum(cpu.values())
+    return round(1 - cpu.get("network", 0.0) / total, 4) if total else None
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------
@@ -215,7 +230,7 @@ def _run_case(engine: Engine, case: Case, scene: Path, *, quality: int) -> Run:
     with configured(engine, case):
         there, encode = timed(lambda: compress_raster(scene, packed, quality=quality, model=case.model, **keywords))
         back, decode = timed(lambda: decompress_raster(packed, restored, **keywords))
-    return Run(encode, decode, there.stages, back.stages, there.bytes)
+    return Run(encode, decode, there.stages, back.stages, there.cpu, back.cpu, there.bytes)
 
 
 def _run_openjpeg(scene: Path, *, threads: int, share: float) -> Run:
@@ -230,7 +245,7 @@ def _run_openjpeg(scene: Path, *, threads: int, share: float) -> Run:
         options = {"driver": "JP2OpenJPEG", "QUALITY": f"{100 * share:.4f}", "REVERSIBLE": "NO"}
         _, encode = timed(lambda: rasterio.shutil.copy(scene, packed, **options))
         _, decode = timed(lambda: rasterio.shutil.copy(packed, restored, driver="GTiff", TILED="YES"))
-    return Run(encode, decode, {}, {}, os.path.getsize(packed))
+    return Run(encode, decode, {}, {}, {}, {}, os.path.getsize(packed))
 
 
 _OTHERS = {"openjpeg": _run_openjpeg}
@@ -255,9 +270,13 @@ def _raw_bytes(scene: Path) -> int:
 
 
 def codec_markdown(found: Sequence[CodecSpeed], verb: str) -> str:
-    """Mpx/s of `verb` ("encode" or "decode"): on the wall, per CPU second, and of a thread in each stage, its share."""
+    """Mpx/s of `verb` ("encode" or "decode"): on the wall, per CPU second, and of a thread in each stage, its share.
+
+    The last column is the share of the CPU time that is not the network's.
+    """
     others = {speed.label for speed in found if speed.case is None}
     header = [f"{verb}, Mpx/s", "median (min-max)", "per CPU s", f"times {next(iter(others), 'other')}", *STAGES]
+    header.append("CPU beside network")
     rows = []
     for speed in found:
         seconds = getattr(speed, verb)
@@ -267,7 +286,8 @@ def codec_markdown(found: Sequence[CodecSpeed], verb: str) -> str:
         cells = [_stage(speed.pixels, sum(stages.get(name, 0.0) for name in names), total) for names in STAGES.values()]
         ratio = "-" if pair is None else f"{pair.speedup:.3g}"
         whole = [f"{median:.3g} ({low:.3g}-{high:.3g})", f"{speed.pixels / seconds.cpu / 1e6:.3g}"]
-        rows.append([speed.label, *whole, ratio, *cells])
+        share = beside_network(getattr(speed, f"{verb}_cpu"))
+        rows.append([speed.label, *whole, ratio, *cells, "-" if share is None else f"{share:.0%}"])
     return markdown_table(header, rows)
 
 

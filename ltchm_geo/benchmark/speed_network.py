@@ -19,8 +19,9 @@ from ltchm_geo.benchmark.output import markdown_table
 from ltchm_geo.benchmark.speed import Case, configured
 from ltchm_geo.benchmark.timing import Pair, Seconds, Tick, take_turns, timed
 from ltchm_geo.device import pick_device
-from ltchm_geo.engine import load_engine, load_transforms
+from ltchm_geo.engine import default_precision, load_engine, load_transforms
 from ltchm_geo.nn.config import LEVELS_PER_ANCHOR
+from ltchm_geo.nn.inference import Precision
 from ltchm_geo.nn.model import LTCHM
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "measure_network",
     "measure_systems",
     "network_markdown",
+    "precisions",
     "systems_markdown",
 ]
 
@@ -46,6 +48,7 @@ class NetworkSpeed:
     Attributes
     ----------
     case : both run with its threads and batch; the plain one uses the threads inside each operation
+    precision : of the engine's large convolutions
     channels, pixels : N of the network; pixels of a run
     analyse, synthesise : g_a with h_a, and g_s
     equal_latents : share of latents y that both round alike
@@ -53,6 +56,7 @@ class NetworkSpeed:
     """
 
     case: Case
+    precision: Precision
     channels: int
     pixels: int
     analyse: Pair
@@ -67,7 +71,13 @@ class NetworkSpeed:
 
 
 def measure_network(
-    tiles: Array, case: Case, *, level: int = 56, rounds: int = 3, tick: Tick = lambda: None
+    tiles: Array,
+    case: Case,
+    *,
+    precision: Precision | None = None,
+    level: int = 56,
+    rounds: int = 3,
+    tick: Tick = lambda: None,
 ) -> NetworkSpeed:
     """Time the engine and the plain network in turn.
 
@@ -75,10 +85,11 @@ def measure_network(
     ----------
     tiles : (B, 3, 256, 256) in [0, 1]
     case : what runs
+    precision : of the engine's large convolutions; by default what the engine takes by itself
     level : quality level
     tick : called after every run, `rounds` x 4 times
     """
-    engine, plain = load_engine(case.model, case.device), _Plain(case, level)
+    engine, plain = load_engine(case.model, case.device, precision), _Plain(case, level)
     with configured(engine, case), plain.threads():
         y, _ = engine.analyse(tiles, level)  # these also warm up
         plain_y, plain_pixels = plain.analyse(tiles), plain.synthesise(y)
@@ -93,6 +104,7 @@ def measure_network(
     runs = [Seconds(tuple(sample for _, sample in found)) for found in turns]
     return NetworkSpeed(
         case,
+        engine.precision,
         engine.config.channels,
         tiles.shape[0] * tiles.shape[2] * tiles.shape[3],
         Pair(runs[0], runs[1]),
@@ -100,6 +112,11 @@ def measure_network(
         float((y.cpu() == plain_y).float().mean()),
         difference,
     )
+
+
+def precisions(device: str) -> list[Precision]:
+    """Those worth timing on a device."""
+    return ["float32", "bfloat16"] if default_precision(pick_device(device)) == "bfloat16" else ["float32"]
 
 
 class _Plain:
@@ -221,7 +238,7 @@ def network_markdown(found: Sequence[NetworkSpeed]) -> str:
     rows = []
     for speed in found:
         cells = [text for pair in (speed.analyse, speed.synthesise) for text in _compared(pair, speed.pixels)]
-        rows.append([speed.case.label, *cells])
+        rows.append([f"{speed.case.label}, {speed.precision}", *cells])
     return markdown_table(header, rows)
 
 

@@ -23,21 +23,24 @@ from ltchm_geo.benchmark.speed_input import (
     weights_folder,
     write_mirrored,
 )
+from ltchm_geo.benchmark.speed_memory import MemoryUse, measure_memory, memory_markdown
 from ltchm_geo.benchmark.speed_network import (
     NetworkSpeed,
     SystemSpeed,
     measure_network,
     measure_systems,
     network_markdown,
+    precisions,
     systems_markdown,
 )
 from ltchm_geo.device import pick_device
-from ltchm_geo.plan import level_of
+from ltchm_geo.settings import level_of
 
 __all__ = ["PARTS", "SpeedResult", "SpeedSettings", "measure_speed"]
 
-PARTS = ("codec", "network", "systems")
+PARTS = ("codec", "network", "systems", "memory")
 _WARM_UP_SIDE = 512
+_MEMORY_SIDES = (1, 2, 4)
 _NETWORK_TILES = 16
 
 
@@ -47,7 +50,8 @@ class SpeedSettings:
 
     Attributes
     ----------
-    parts : of `PARTS`: whole files; the network beside a plain forward pass; the architectures of Tab. 6
+    parts : of `PARTS`: whole files; the network beside a plain forward pass; the architectures of Tab. 6; peak memory
+        for scenes of `side`, twice and four times that
     scene : raster to repeat; None is the bundled one
     side : rows and columns of the scene made of it
     models : tags of weights
@@ -84,6 +88,7 @@ class SpeedResult:
     codec: list[CodecSpeed]
     network: list[NetworkSpeed]
     systems: list[SystemSpeed]
+    memory: list[MemoryUse]
     scene: dict[str, Any]
     about: dict[str, Any]
 
@@ -97,6 +102,7 @@ class SpeedResult:
         tables = [codec_markdown(self.codec, verb) for verb in ("encode", "decode") if self.codec]
         tables += [network_markdown(self.network)] if self.network else []
         tables += [systems_markdown(self.systems)] if self.systems else []
+        tables += [memory_markdown(self.memory)] if self.memory else []
         return "\n\n".join(tables)
 
 
@@ -119,13 +125,14 @@ def measure_speed(settings: SpeedSettings, progress: Callable[[int, int], None] 
         write_mirrored(source, scene, settings.side)
         write_mirrored(source, warm_up, min(_WARM_UP_SIDE, settings.side))
         tiles = model_tiles(scene, _NETWORK_TILES)
-        if set(settings.parts) & {"codec", "network"}:
+        if set(settings.parts) & {"codec", "network", "memory"}:
             tags += [install_random_weights(channels, tiles, folder) for channels in settings.channels]
         cases = [Case(*found) for found in product(tags, devices, settings.threads, settings.batches)]
         tick = _Tick(_ticks(settings, cases, devices), progress)
         codec: list[CodecSpeed] = []
         network: list[NetworkSpeed] = []
         systems: list[SystemSpeed] = []
+        memory: list[MemoryUse] = []
         if "codec" in settings.parts:
             codec = measure_codec(
                 scene,
@@ -137,11 +144,19 @@ def measure_speed(settings: SpeedSettings, progress: Callable[[int, int], None] 
                 tick=tick,
             )
         if "network" in settings.parts:
-            network = [measure_network(tiles, c, level=level, rounds=settings.rounds, tick=tick) for c in cases]
+            network = [
+                measure_network(tiles, case, precision=precision, level=level, rounds=settings.rounds, tick=tick)
+                for case in cases
+                for precision in precisions(case.device)
+            ]
         if "systems" in settings.parts:
             for device, threads in product(devices, settings.threads):
                 names = list(registry.ARCHITECTURES)
                 systems += measure_systems(names, device=device, threads=threads, rounds=settings.rounds, tick=tick)
+        if "memory" in settings.parts:
+            sides = [settings.side * times for times in _MEMORY_SIDES]
+            for tag, device in product(tags, devices):
+                memory += measure_memory(source, folder, tag, sides, device=device, quality=settings.quality, tick=tick)
     about = {
         **environment(["torch", "numba", "numpy", "rasterio"]),
         "command": shlex.join(["ltchm", *sys.argv[1:]]),
@@ -149,7 +164,7 @@ def measure_speed(settings: SpeedSettings, progress: Callable[[int, int], None] 
         "quality": settings.quality,
         "rounds": settings.rounds,
     }
-    return SpeedResult(codec, network, systems, {"source": source.name, "side": settings.side}, about)
+    return SpeedResult(codec, network, systems, memory, {"source": source.name, "side": settings.side}, about)
 
 
 def _load() -> float | None:
@@ -158,11 +173,13 @@ def _load() -> float | None:
 
 
 def _ticks(settings: SpeedSettings, cases: list[Case], devices: tuple[str, ...]) -> int:
-    others = len({(case.model, case.device) for case in cases}) if settings.against else 0
+    models = {(case.model, case.device) for case in cases}
+    others = len(models) if settings.against else 0
     runs = {
         "codec": (len(cases) + others) * (settings.rounds + 1),
-        "network": len(cases) * 4 * settings.rounds,
+        "network": sum(len(precisions(case.device)) for case in cases) * 4 * settings.rounds,
         "systems": len(registry.ARCHITECTURES) * len(devices) * len(settings.threads) * 2 * settings.rounds,
+        "memory": len(models) * len(_MEMORY_SIDES) * 2,
     }
     return sum(runs[part] for part in settings.parts)
 

@@ -16,6 +16,8 @@ class Benchmarks(LazyGroup):
         "rd": "ltchm_geo.cli.bench_rd",
         "speed": "ltchm_geo.cli.bench_speed",
         "complexity": "ltchm_geo.cli.bench_complexity",
+        "seams": "ltchm_geo.cli.bench_seams",
+        "guarantees": "ltchm_geo.cli.bench_guarantees",
         "report": "ltchm_geo.cli.bench_report",
         "checkpoint": "ltchm_geo.cli.bench_checkpoint",
     }

@@ -18,15 +18,16 @@ from ltchm_geo.cli.options import Reporter, json_option, parse_numbers, quiet_op
       ltchm bench speed --channels 128,192,256 --part network
       ltchm bench speed --device cuda --batch 16,64 --side 4096
       ltchm bench speed --part systems --threads 2 --rounds 5
+      ltchm bench speed --part memory --side 4096
     """,
 )
 @click.option(
     "--part",
     "parts",
     multiple=True,
-    type=click.Choice(["codec", "network", "systems"]),
+    type=click.Choice(["codec", "network", "systems", "memory"]),
     help="codec: whole files, by stage. network: g_a and g_s beside a plain PyTorch forward pass. systems: the paper's "
-    "Tab. 6. May be repeated.  [default: codec and network]",
+    "Tab. 6. memory: peaks for scenes of SIDE, 2 SIDE and 4 SIDE. May be repeated.  [default: codec and network]",
 )
 @click.option(
     "--scene", type=click.Path(exists=True, path_type=Path), help="Raster to repeat; the bundled one if none."
@@ -72,6 +73,7 @@ def speed(
     The scene is a real raster, mirrored to SIDE x SIDE. All settings of a model take turns with each other and with
     another codec, which is asked for files of the same size; medians, lowest and highest are shown, and Mpx per second
     of CPU time, which means something on a busy machine too. Figures of a stage are Mpx/s of one thread, and its share.
+    The last column is the share of CPU time that is not the network's.
     """
     from ltchm_geo._sink import check_destination
     from ltchm_geo.benchmark.output import save_json

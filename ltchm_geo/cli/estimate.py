@@ -9,6 +9,7 @@ import click
 
 from ltchm_geo.cli import text
 from ltchm_geo.cli.options import Reporter, device_option, json_option, model_option, quality_option, quiet_option
+from ltchm_geo.cli.settings_options import lossless_option, max_error_option
 
 if TYPE_CHECKING:
     from ltchm_geo.estimate import Estimate
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
     \b
     Examples:
       ltchm estimate scene.tif
+      ltchm estimate dem.tif --max-error 0.5
       ltchm estimate scene.tif --quality 20 --window 0 0 512 512 --images look/
     """,
 )
 @click.argument("src")
 @quality_option
+@lossless_option
+@max_error_option
 @model_option
 @click.option(
     "--window",
@@ -45,6 +49,8 @@ if TYPE_CHECKING:
 def estimate(
     src: str,
     quality: int | None,
+    lossless: bool,
+    max_error: float | tuple[float, ...] | None,
     model: str | None,
     window: tuple[int, int, int, int] | None,
     images: Path | None,
@@ -65,6 +71,8 @@ def estimate(
         result = estimate_raster(
             src,
             quality=quality,
+            lossless=lossless,
+            max_error=max_error,
             model=model,
             device=device,
             window=window,

@@ -10,6 +10,7 @@ from ltchm_geo.cli import text
 from ltchm_geo.cli.options import Reporter, json_option
 
 if TYPE_CHECKING:
+    from ltchm_geo.guarantee import Guarantee
     from ltchm_geo.inspection import SceneInfo
 
 
@@ -43,7 +44,8 @@ def _describe(found: SceneInfo) -> str:
         ("raster", f"{meta.shape.x} x {meta.shape.y} pixels, {text.counted(len(meta.bands), 'band')}, {meta.dtype}"),
         ("size", f"{text.size(found.bytes)}, {smaller}"),
         ("rate", f"{found.bpp:.3f} bits per pixel"),
-        ("quality", f"{found.quality} of 100 (level {meta.level})"),
+        ("quality", f"{found.quality} of 100 (level {meta.level})" if meta.guarantee is None else None),
+        ("promise", None if meta.guarantee is None else _promise(meta.guarantee)),
         ("weights", f"{meta.weights_tag or 'unnamed'} (SHA-256 {meta.weights[:16]}...)" if meta.weights else "none"),
         ("tiles", f"{shape.x} x {shape.y} of {meta.tile} pixels, in shards of {meta.shard} x {meta.shard}"),
         ("overviews", _overviews(found)),
@@ -57,6 +59,15 @@ def _describe(found: SceneInfo) -> str:
         ("made by", meta.software),
     ]
     return "\n".join([str(found.path), text.facts(rows), "", _band_table(found)])
+
+
+def _promise(guarantee: Guarantee) -> str:
+    if guarantee.lossless:
+        return "every pixel exact" + (", overviews by most frequent class" if guarantee.classes else "")
+    bounds = sorted(set(guarantee.max_error))
+    if len(bounds) == 1:
+        return f"no pixel off by more than {bounds[0]:g}"
+    return f"no pixel off by more than {', '.join(f'{bound:g}' for bound in guarantee.max_error)} (by band)"
 
 
 def _band_table(found: SceneInfo) -> str:

@@ -25,6 +25,7 @@ __all__ = ["cli", "main"]
 
 _COMMANDS = {
     "compress": "ltchm_geo.cli.compress",
+    "archive": "ltchm_geo.cli.archive",
     "estimate": "ltchm_geo.cli.estimate",
     "decompress": "ltchm_geo.cli.decompress",
     "serve": "ltchm_geo.cli.serve",
@@ -126,6 +127,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(type(error).__name__, error.format_message(), error.exit_code, as_json)
     except (click.Abort, KeyboardInterrupt):
         return _fail("Interrupted", "interrupted", _INTERRUPTED, as_json)
+    except MemoryError as error:
+        advice = "not enough memory; ask for less at once (--window, --bands, --workers 1)"
+        return _fail("MemoryError", f"{advice}: {error}", 1, as_json)
     except Exception as error:  # whatever it is, the user gets a line, not a page
         what = " ".join(f"{type(error).__name__}: {error}".split())
         hint = "" if _debugging() else " (a bug? run again with LTCHM_DEBUG=1 and report what it prints)"

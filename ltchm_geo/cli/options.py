@@ -33,6 +33,7 @@ __all__ = [
     "parse_numbers",
     "quality_option",
     "quiet_option",
+    "scheduler_option",
     "workers_option",
     "write_event",
 ]
@@ -58,6 +59,12 @@ model_option = click.option(
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace DST if it exists, once the new one is done.")
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="NAME", help="Where to compute: auto, cpu, cuda, cuda:1, ..."
+)
+scheduler_option = click.option(
+    "--scheduler",
+    "client",
+    metavar="ADDRESS",
+    help="Let a dask.distributed cluster do the work: its scheduler, such as tcp://10.0.0.1:8786.",
 )
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Blocks in work at once; more takes more memory."

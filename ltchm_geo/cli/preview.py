@@ -50,8 +50,9 @@ def preview(
     from ltchm_geo import preview as make
     from ltchm_geo._sink import check_destination, write_file
     from ltchm_geo.errors import UsageError
+    from ltchm_geo.location import beside, locate
 
-    path = dst or Path(src).with_suffix(".png")
+    path = dst or beside(locate(src), ".png")
     driver = _DRIVERS.get(path.suffix.lower())
     if driver is None:
         raise UsageError(f"{path} ends neither in .png nor in .jpg: say which picture to write")

@@ -10,13 +10,10 @@ rANS state x: L = 2**31 <= x < 2**63 between symbols, so signed 64-bit integers 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar, cast
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from ltchm_geo._numba import compiled
 from ltchm_geo.entropy.tables import (
     EXP_CLAMP,
     LS_MAX,
@@ -42,7 +39,6 @@ SOUND, MALFORMED, EXHAUSTED, ESCAPE_RANGE, WRONG_END, LEFTOVER = range(6)
 Mixture = tuple[int, int, int, int, int, int, int, int, int]
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint32]
-_Function = TypeVar("_Function", bound=Callable[..., object])
 
 _SLOT_MASK = PROB_TOTAL - 1
 _WORD_MASK = (1 << WORD_BITS) - 1
@@ -50,15 +46,7 @@ _HALF = PROB_TOTAL // 2
 _INT32_MIN, _INT32_MAX = -(1 << 31), (1 << 31) - 1
 
 
-def _compiled(function: _Function) -> _Function:
-    try:
-        kernel = numba.njit(function, nogil=True, error_model="numpy", cache=True)
-    except RuntimeError:  # numba found no writable folder for its cache: compile anew in each process instead
-        kernel = numba.njit(function, nogil=True, error_model="numpy")
-    return cast(_Function, kernel)
-
-
-@_compiled
+@compiled
 def _wide(value: int) -> int:
     """As int64, whatever integer type an array element had."""
     return np.int64(value)  # type: ignore[return-value]
@@ -67,7 +55,7 @@ def _wide(value: int) -> int:
 # --- probabilities ---------------------------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def _mixture(params: NDArray[np.int16], p: int, c: int, exp: Integers, inv_sigma: Integers) -> Mixture:
     """Weights, means (1/64) and reciprocal sigmas of one symbol."""
     l0, l1, l2 = _wide(params[p, 0, c]), _wide(params[p, 1, c]), _wide(params[p, 2, c])
@@ -95,13 +83,13 @@ def _mixture(params: NDArray[np.int16], p: int, c: int, exp: Integers, inv_sigma
     return w0, m0, i0, w1, m1, i1, w2, m2, i2
 
 
-@_compiled
+@compiled
 def _weight(e: int, total: int) -> int:
     # Far components are common; skipping their division changes nothing, since 2**24 <= total.
     return 0 if e << WEIGHT_BITS < PROB_TOTAL else (e << WEIGHT_BITS) // total
 
 
-@_compiled
+@compiled
 def _phi(distance: int, inverse: int, phi: Integers) -> int:
     """Normal CDF, 0..2**24, at `distance` (1/64) times `inverse` = 2**24 / sigma."""
     # |distance| <= 64 * 512 + 32 + 2**15 < 2**17 and inverse < 2**28: the product is below 2**45.
@@ -117,7 +105,7 @@ def _phi(distance: int, inverse: int, phi: Integers) -> int:
     return below + ((rise * (position & _SLOT_MASK)) >> PROB_BITS)
 
 
-@_compiled
+@compiled
 def _cumulative(bucket: int, mixture: Mixture, phi: Integers) -> int:
     """Cumulative frequency below `bucket`, which lies in Y_MIN..Y_MAX + 1."""
     if bucket <= Y_MIN:
@@ -138,7 +126,7 @@ def _cumulative(bucket: int, mixture: Mixture, phi: Integers) -> int:
     return (((mixed >> WEIGHT_BITS) * (PROB_TOTAL - Y_BUCKETS)) >> PROB_BITS) + (bucket - Y_MIN)
 
 
-@_compiled
+@compiled
 def _find_bucket(slot: int, mixture: Mixture, phi: Integers) -> tuple[int, int, int]:
     """The only bucket with start <= slot < start + frequency; returns (bucket, start, frequency).
 
@@ -181,7 +169,7 @@ def _find_bucket(slot: int, mixture: Mixture, phi: Integers) -> tuple[int, int, 
     return low, low_value, high_value - low_value
 
 
-@_compiled
+@compiled
 def y_frequencies(
     y: NDArray[np.int32],
     params: NDArray[np.int16],
@@ -201,7 +189,7 @@ def y_frequencies(
 # --- encoder ---------------------------------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def _push(state: int, start: int, frequency: int, words: Words, top: int) -> tuple[int, int]:
     """Push one interval; words grow downwards from `top`."""
     # 1 <= frequency < 2**24, so frequency << 39 < 2**63. If a word leaves, x was at least frequency << 39 and below
@@ -215,7 +203,7 @@ def _push(state: int, start: int, frequency: int, words: Words, top: int) -> tup
     return (quotient << PROB_BITS) + (state - quotient * frequency) + start, top
 
 
-@_compiled
+@compiled
 def _push_excess(state: int, excess: int, words: Words, top: int) -> tuple[int, int]:
     """Elias-gamma code of excess + 1 < 2**31, last bit first: the decoder reads zeros, then the value from its top."""
     value = excess + 1
@@ -229,7 +217,7 @@ def _push_excess(state: int, excess: int, words: Words, top: int) -> tuple[int, 
     return state, top
 
 
-@_compiled
+@compiled
 def encode_tile(
     state: int,
     z: NDArray[np.int32],
@@ -273,7 +261,7 @@ def encode_tile(
 # --- decoder ---------------------------------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def _pop(state: int, start: int, frequency: int, words: Words, at: int, end: int) -> tuple[int, int, int]:
     """Take the interval found at the state's low bits off; returns (state, next word, fault)."""
     # state < 2**63 gives state >> 24 < 2**39, and slot - start < frequency: the result is below
@@ -287,7 +275,7 @@ def _pop(state: int, start: int, frequency: int, words: Words, at: int, end: int
     return (state << WORD_BITS) | _wide(words[at]), at + 1, SOUND
 
 
-@_compiled
+@compiled
 def _pop_excess(state: int, words: Words, at: int, end: int) -> tuple[int, int, int, int]:
     """Elias-gamma code; returns (excess, state, next word, fault). At most 2 * ESCAPE_ZEROS + 1 bits are read."""
     zeros = 0
@@ -310,7 +298,7 @@ def _pop_excess(state: int, words: Words, at: int, end: int) -> tuple[int, int, 
     return value - 1, state, at, fault
 
 
-@_compiled
+@compiled
 def _pop_value(
     bucket: int, lowest: int, highest: int, state: int, words: Words, at: int, end: int
 ) -> tuple[int, int, int, int]:
@@ -324,7 +312,7 @@ def _pop_value(
     return value, state, at, fault
 
 
-@_compiled
+@compiled
 def decode_z(
     states: Integers,
     cursors: Integers,
@@ -354,7 +342,7 @@ def decode_z(
         states[i], cursors[i], faults[i] = state, at, fault
 
 
-@_compiled
+@compiled
 def decode_y(
     states: Integers,
     cursors: Integers,

@@ -1,7 +1,7 @@
 """Layers of the exact network, twins of those in `nn.hyperprior` and `nn.attention`.
 
-Maps are (B, H, W, C) float64 tensors of integers in [-32767, 32767]. Every layer is built from stored integers and
-checks on the way that none of them can break exactness.
+Maps are (B, H, W, C) tensors of integers in [-32767, 32767]: int16 in mode "int8", else float64. Every layer is built
+from stored integers and checks on the way that none of them can break exactness.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from torch import Tensor
 
 from ltchm_geo.entropy import arithmetic as ar
 from ltchm_geo.entropy import tables
+from ltchm_geo.entropy.byte_products import MAX_ROWS, ByteLinear, byte_depthwise
 from ltchm_geo.errors import InvalidWeightsError, UsageError
 
+Linear = ar.Linear | ByteLinear
+
 MAX_CHANNELS = 1024  # channel_norm's bound
+_MAX_WINDOW, _MAX_BIASES = 64, 1 << 22  # all of the largest tile's maps; position biases of all pairs and heads, 32 MB
 LEVELS_PER_ANCHOR, ANCHORS = 16, 8
 
 
@@ -34,7 +38,9 @@ class Store:
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]], device: torch.device, mode: ar.Mode):
         self._left = dict(tensors)
-        self.device, self.mode = device, mode
+        long = any(a.ndim == 2 and a.shape[0] > MAX_ROWS for a in tensors.values())
+        self.device, self.mode = device, ("float64" if mode == "int8" and long else mode)
+        self.dtype = torch.int16 if self.mode == "int8" else torch.float64
         self.exp = torch.from_numpy(tables.load().exp.copy()).to(device)
 
     def take(self, name: str, dtype: type[np.generic], *shape: int | None) -> NDArray[Any]:
@@ -57,9 +63,15 @@ class Store:
         columns = weight.shape[1]
         return weight, self.take(f"{name}.bias", np.int64, columns), self.take(f"{name}.shift", np.int8, columns)
 
-    def linear(self, name: str, rows: int, columns: int | None = None) -> ar.Linear:
+    def linear(self, name: str, rows: int, columns: int | None = None) -> Linear:
         """The multiplication `name`."""
-        return ar.Linear(*self.sums(name, rows, columns), self.device, self.mode)
+        return self.product(*self.sums(name, rows, columns))
+
+    def product(self, weight: NDArray[np.int16], bias: NDArray[np.int64], shift: NDArray[np.int8]) -> Linear:
+        """A multiplication, the way this device does it."""
+        if self.mode == "int8":
+            return ByteLinear(weight, bias, shift)
+        return ar.Linear(weight, bias, shift, self.device, self.mode)
 
     def finish(self) -> None:
         """Raise if anything is left over."""
@@ -85,7 +97,7 @@ class Convolution:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, channels)."""
-        return _finish(self._linear(ar.unfold3x3(x)), self._leaky)
+        return self._linear(ar.unfold3x3(x), leaky=self._leaky)
 
 
 class Deconvolution:
@@ -98,18 +110,15 @@ class Deconvolution:
         self._phases = []
         for py, px in ((0, 0), (0, 1), (1, 0), (1, 1)):
             taps = [kernel[ky, kx] for ky, _ in ar.PHASES[py] for kx, _ in ar.PHASES[px]]
-            self._phases.append(ar.Linear(np.concatenate(taps), bias, shift, store.device, store.mode))
+            self._phases.append(store.product(np.concatenate(taps), bias, shift))
         self._leaky = integer(spec, "leaky", 0, 1)
         self.channels = int(weight.shape[1])
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, 2H, 2W, channels)."""
-        maps = [linear(ar.unfold_phase(x, i // 2, i % 2)) for i, linear in enumerate(self._phases)]
-        return _finish(ar.interleave(maps), self._leaky)
-
-
-def _finish(value: Tensor, leaky: int) -> Tensor:
-    return ar.requantise(ar.leaky_relu(value) if leaky else value)
+        return ar.interleave(
+            [linear(ar.unfold_phase(x, i // 2, i % 2), leaky=self._leaky) for i, linear in enumerate(self._phases)]
+        )
 
 
 class Hybrid:
@@ -130,22 +139,21 @@ class Hybrid:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> same shape."""
-        halves = ar.requantise(self._split(ar.channel_norm(x, *self._norms[0])))
-        channel, window = halves.chunk(2, dim=3)
+        channel, window = self._split(ar.channel_norm(x, *self._norms[0])).chunk(2, dim=3)
         joined = torch.cat([self._gate(channel), self._attention(window)], dim=3)
-        mid = ar.requantise(self._join(joined).add_(x, alpha=self._skip1))
-        hidden = _finish(self._expand(ar.channel_norm(mid, *self._norms[1])), leaky=1)
-        return ar.requantise(self._reduce(self._branches(hidden)).add_(mid, alpha=self._skip2))
+        mid = self._join(joined, residual=(x, self._skip1))
+        hidden = self._expand(ar.channel_norm(mid, *self._norms[1]), leaky=1)
+        return self._reduce(self._branches(hidden), residual=(mid, self._skip2))
 
 
 def _residual(
     store: Store, name: str, spec: Mapping[str, Any], key: str, rows: int, columns: int
-) -> tuple[ar.Linear, float]:
+) -> tuple[Linear, float]:
     """A multiplication and the power of two that brings the residual to its scale."""
     weight, bias, shift = store.sums(name, rows, columns)
     residual = integer(spec, key, -15, 30)
     ar.check_residual(shift, residual)
-    return ar.Linear(weight, bias, shift, store.device, store.mode), 2.0**-residual
+    return store.product(weight, bias, shift), 2.0**-residual
 
 
 class ChannelGate:
@@ -160,9 +168,9 @@ class ChannelGate:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> same shape."""
-        value, gate = ar.requantise(self._branches(ar.mean(x, self._bits))).chunk(2, dim=1)
+        value, gate = self._branches(ar.mean(x, self._bits)).chunk(2, dim=1)
         gated = ar.multiply(value, ar.sigmoid(gate, self._exp), ar.UNIT_BITS)
-        factor = ar.requantise(self._merge(gated))
+        factor = self._merge(gated)
         return ar.multiply(x, factor[:, None, None], self._shift)
 
 
@@ -170,10 +178,12 @@ class WindowAttention:
     """Multi-head self-attention in windows, shifted by half a window if `shifted` and the map is larger than one."""
 
     def __init__(self, store: Store, name: str, spec: Mapping[str, Any], channels: int):
-        self._window = integer(spec, "window", 1, 64)
+        self._window = integer(spec, "window", 1, _MAX_WINDOW)
         self._head = integer(spec, "head_dim", 1, channels)
         if channels % self._head:
             raise InvalidWeightsError("exact network: head_dim does not divide the channels")
+        if channels // self._head * self._window**4 > _MAX_BIASES:
+            raise InvalidWeightsError("exact network: an attention window this large would take too much memory")
         self._shifted = integer(spec, "shifted", 0, 1)
         self._score_scale = 2.0 ** -integer(spec, "score_shift", -8, ar.SHIFT_MAX)
         self._mix_scale = 2.0 ** -integer(spec, "mix_shift", 0, ar.SHIFT_MAX)
@@ -192,7 +202,7 @@ class WindowAttention:
         if h % size or w % size:
             raise UsageError(f"a {h} x {w} map does not divide into attention windows of {size}: use larger tiles")
         shift = size // 2 if self._shifted and min(h, w) > size else 0
-        qkv = ar.requantise(self._qkv(x))
+        qkv = self._qkv(x).double()
         if shift:
             qkv = torch.roll(qkv, (-shift, -shift), dims=(1, 2))
         parts = qkv.reshape(b, h // size, size, w // size, size, 3, c // self._head, self._head)
@@ -202,7 +212,7 @@ class WindowAttention:
         mixed = ar.matmul(ar.softmax(ar.requantise(scores), self._exp, allowed), v, self._mode)
         mixed = ar.requantise(mixed.mul_(self._mix_scale))
         mixed = mixed.reshape(b, h // size, w // size, c // self._head, size, size, self._head)
-        mixed = mixed.permute(0, 1, 4, 2, 5, 3, 6).reshape(b, h, w, c)
+        mixed = mixed.permute(0, 1, 4, 2, 5, 3, 6).reshape(b, h, w, c).to(x.dtype)
         return torch.roll(mixed, (shift, shift), dims=(1, 2)) if shift else mixed
 
 
@@ -251,12 +261,19 @@ class Branches:
         """(B, H, W, 4 groups) -> (B, H, W, columns)."""
         kept, carried = [], None
         for (weight, bias, keep), group in zip(self._layers, x.split(self._group, dim=3), strict=True):
-            value = ar.depthwise(group if carried is None else torch.cat([group, carried], dim=3), weight, bias)
-            ar.leaky_relu(value[..., :keep])
-            ar.requantise(value)
+            value = _depthwise(group if carried is None else torch.cat([group, carried], dim=3), weight, bias, keep)
             kept.append(value[..., :keep])
             carried = value[..., keep:]
         return torch.cat(kept, dim=3)
+
+
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor, leaky: int) -> Tensor:
+    """Depth-wise convolution, its first `leaky` channels through a LeakyReLU, rounded off."""
+    if x.dtype == torch.int16:
+        return byte_depthwise(x, weight, bias, leaky)
+    value = ar.depthwise(x, weight, bias)
+    ar.leaky_relu(value[..., :leaky])
+    return ar.requantise(value)
 
 
 class Affine:

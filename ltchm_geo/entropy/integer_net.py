@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ltchm_geo.cancellation import check
 from ltchm_geo.entropy import arithmetic as ar
 from ltchm_geo.entropy import rans, tables
 from ltchm_geo.entropy.integer_layers import MAX_CHANNELS, Affine, Convolution, Deconvolution, Hybrid, Store, integer
@@ -55,7 +56,7 @@ class IntegerNet:
     ----------
     tensors : stored integers by name, from `training.integerise` or a weights file; checked, not trusted.
     spec : their description, plain JSON data.
-    device, mode : where to compute, and how ("float64" or "split32", see `arithmetic`); results do not depend on them.
+    device, mode : where to compute, and how ("float64", "split32", "int8"); results do not depend on them.
 
     Raises
     ------
@@ -71,33 +72,32 @@ class IntegerNet:
         mode: str | None = None,
     ):
         self.device = torch.device(device)
-        mode = mode or ar.pick_mode(self.device)
-        ar.check_mode(mode)
-        self.mode: ar.Mode = mode  # type: ignore[assignment]
         if spec.get("version") != SPEC_VERSION or set(spec) != {"version", "channels", "hyper"}:
             raise InvalidWeightsError("exact network: unknown version or keys of its description; update ltchm_geo")
         self._tiles = _CACHED_TILES if self.device.type == "cpu" else _CHUNK_TILES
         n = self.channels = integer(spec, "channels", 8, MAX_CHANNELS)
-        store = Store(tensors, self.device, self.mode)
+        store = Store(tensors, self.device, ar.check_mode(mode or ar.pick_mode(self.device), self.device))
+        self.dtype = store.dtype
         self._layers = _hyper_layers(store, spec["hyper"], n)
         self._hyper_affine = Affine(store, "hyper_affine", 2 * n)
         self._context = store.linear("context", _TAPS * n, 2 * n)
         self._context_affine = Affine(store, "context_affine", 2 * n)
-        self._from_hyper, self._from_context = _halves(store, 2 * n)
-        self._hidden = store.linear("mlp.1", self._from_hyper.columns)
+        self._first = store.linear("mlp.0", 4 * n)
+        self._hidden = store.linear("mlp.1", self._first.columns)
         self._last = store.linear("mlp.2", self._hidden.columns, _PARAMETERS * n)
         store.finish()
 
     @torch.inference_mode()
     def hyper_features(self, z: Tensor, level: int) -> Tensor:
-        """Features (B, 2N, 4 hz, 4 wz) float64 of z (B, N, hz, wz) int32 at a quality level 0 ... 112."""
+        """Features (B, 2N, 4 hz, 4 wz), activations, of z (B, N, hz, wz) int32 at a quality level 0 ... 112."""
         if z.ndim != 4 or z.shape[1] != self.channels:
             raise UsageError(f"z must be (B, {self.channels}, h, w), not {tuple(z.shape)}")
         affine = self._hyper_affine.at(level)
         return torch.cat([self._synthesise(part, affine) for part in z.split(self._tiles)])
 
     def _synthesise(self, z: Tensor, affine: tuple[Tensor, Tensor]) -> Tensor:
-        x = _activation(z, self.device).permute(0, 2, 3, 1).contiguous()
+        check()
+        x = self.activation(z).permute(0, 2, 3, 1).contiguous()
         for layer in self._layers:
             x = layer(x)
         return ar.affine(x, *affine).permute(0, 3, 1, 2)
@@ -109,6 +109,7 @@ class IntegerNet:
         h, w = y.shape[2:]
         out = []
         for part, latents in zip(hyper.split(self._tiles), y.split(self._tiles), strict=True):
+            check()
             stepper = Stepper(self, part, level, steps=[np.concatenate(rans.wavefront(h, w))])
             stepper.fill(latents)
             out.append(stepper.step(0))
@@ -118,16 +119,15 @@ class IntegerNet:
         """Start decoding: parameters step by step, each from the latents put before."""
         return Stepper(self, hyper, level, steps=rans.wavefront(*hyper.shape[2:]))
 
-    def first_half(self, hyper: Tensor) -> Tensor:
-        """Share of the hyper features (rows, 2N) in the first hidden layer, a scaled accumulator (rows, width)."""
-        return self._from_hyper(hyper)
+    def activation(self, latents: Tensor) -> Tensor:
+        """Latents, of any integer type, as activations."""
+        return latents.to(self.device).clamp(-ar.LIMIT, ar.LIMIT).to(self.dtype)
 
-    def mixture(self, taps: Tensor, first_half: Tensor, affine: tuple[Tensor, Tensor]) -> Tensor:
-        """Parameters (rows, 9 N) int16 from the known latents (rows, 12 N) and `first_half`."""
-        context = ar.affine(ar.requantise(self._context(taps)), *affine)
-        x = ar.requantise(ar.leaky_relu(self._from_context(context, add=first_half)))
-        x = ar.requantise(ar.leaky_relu(self._hidden(x)))
-        x = ar.requantise(self._last(x))
+    def mixture(self, taps: Tensor, hyper: Tensor, affine: tuple[Tensor, Tensor]) -> Tensor:
+        """Parameters (rows, 9 N) int16 from the known latents (rows, 12 N) and the hyper features (rows, 2N)."""
+        context = ar.affine(self._context(taps), *affine)
+        x = self._first(torch.cat([hyper, context], dim=1), leaky=1)
+        x = self._last(self._hidden(x, leaky=1))
         x[:, 6 * self.channels :].clamp_(tables.LS_MIN, tables.LS_MAX)
         return x.to(torch.int16)
 
@@ -152,25 +152,12 @@ def _hyper_layers(store: Store, described: Any, channels: int) -> list[Layer]:
     return layers
 
 
-def _halves(store: Store, rows: int) -> tuple[ar.Linear, ar.Linear]:
-    """The first hidden layer in two: the part for the hyper features, with the bias, and the part for the context."""
-    weight, bias, shift = store.sums("mlp.0", 2 * rows)
-    ar.check_sums(weight, bias, shift)  # as a whole: the sum of both must be exact
-    return (
-        ar.Linear(weight[:rows], bias, shift, store.device, store.mode),
-        ar.Linear(weight[rows:], np.zeros_like(bias), shift, store.device, store.mode),
-    )
-
-
-def _activation(latents: Tensor, device: torch.device) -> Tensor:
-    return latents.to(device).clamp(-ar.LIMIT, ar.LIMIT).double()
-
-
 class Stepper:
     """Parameters of latents y, one set of positions after the other.
 
     The latents known so far lie on a canvas with a margin of zeros, so that the twelve known neighbours of any set of
-    positions are one gather; all tiles and positions of a step share each matrix product.
+    positions are one gather; all tiles and positions of a step share each matrix product. In mode "int8" the canvas is
+    int8, too, until a latent needs more.
     """
 
     def __init__(self, net: IntegerNet, hyper: Tensor, level: int, steps: Sequence[NDArray[np.int64]]):
@@ -180,11 +167,11 @@ class Stepper:
         ends = np.cumsum([len(s) for s in steps]).tolist()
         self._spans = [slice(end - len(s), end) for s, end in zip(steps, ends, strict=True)]
         with torch.inference_mode():
-            rows = hyper.permute(0, 2, 3, 1).reshape(b, -1, c)[:, torch.from_numpy(order).to(net.device)]
-            self._first = net.first_half(rows)
+            self._hyper = hyper.permute(0, 2, 3, 1).reshape(b, -1, c)[:, torch.from_numpy(order).to(net.device)]
             self._affine = net.context_affine(level)
-            cells = (self._h + 2) * (self._w + 4)
-            self._canvas = torch.zeros(b, cells, net.channels, dtype=torch.float64, device=net.device)
+            cells, narrow = (self._h + 2) * (self._w + 4), net.dtype == torch.int16
+            dtype = torch.int8 if narrow else net.dtype
+            self._canvas = torch.zeros(b, cells, net.channels, dtype=dtype, device=net.device)
         row, column = np.divmod(order, self._w)
         self._cells = torch.from_numpy((row + 2) * (self._w + 4) + column + 2).to(net.device)
         self._taps = torch.from_numpy(ar.causal_taps(self._h, self._w, order)).to(net.device)
@@ -195,7 +182,7 @@ class Stepper:
     @torch.inference_mode()
     def fill(self, y: Tensor) -> None:
         """Make all latents (B, N, h, w) known at once."""
-        inside = _activation(y, self._net.device).permute(0, 2, 3, 1)
+        inside = self._fitting(self._net.activation(y)).permute(0, 2, 3, 1)
         self._canvas = F.pad(inside, (0, 0, 2, 2, 2, 0)).reshape(self._canvas.shape)
 
     @torch.inference_mode()
@@ -204,14 +191,23 @@ class Stepper:
         span, (b, _, n) = self._spans[t], self._canvas.shape
         count = span.stop - span.start
         taps = self._canvas.index_select(1, self._taps[span].reshape(-1)).reshape(b * count, _TAPS * n)
-        first = self._first[:, span].reshape(b * count, -1)
-        found: NDArray[np.int16] = self._net.mixture(taps, first, self._affine).cpu().numpy()
+        hyper = self._hyper[:, span].reshape(b * count, -1)
+        found: NDArray[np.int16] = self._net.mixture(taps, hyper, self._affine).cpu().numpy()
         return found.reshape(b, count, _PARAMETERS, n)
 
     @torch.inference_mode()
     def put(self, t: int, y: NDArray[np.int32]) -> None:
         """Make the latents (B, p, N) of step `t` known."""
-        self._canvas.index_copy_(1, self._cells[self._spans[t]], _activation(torch.from_numpy(y), self._net.device))
+        latents = self._fitting(self._net.activation(torch.from_numpy(y)))
+        self._canvas.index_copy_(1, self._cells[self._spans[t]], latents)
+
+    def _fitting(self, latents: Tensor) -> Tensor:
+        """Latents in the canvas's type, which grows if it must."""
+        if self._canvas.dtype == torch.int8 and latents.numel():
+            low, high = (int(end) for end in latents.aminmax())
+            if not -128 <= low <= high <= 127:
+                self._canvas = self._canvas.to(self._net.dtype)
+        return latents.to(self._canvas.dtype)
 
 
 class ExactCoder:
@@ -327,6 +323,7 @@ class ExactCoder:
         ordered = np.empty((count, h * w, n), dtype=np.int32)
         at = 0
         for t in range(len(stepper)):
+            check()
             with clock("parameters"):
                 params = stepper.step(t)
             with clock("entropy"):

@@ -9,7 +9,7 @@ from .bd_rate import bd_problem, bd_psnr, bd_rate
 from .lpips import lpips
 from .ms_ssim import MsSsimStats, ms_ssim, ms_ssim_db
 from .psnr import ErrorStats, psnr
-from .seam_visibility import seam_visibility
+from .seam_visibility import seam_step, seam_visibility
 from .spectral_angle import SpectralAngleStats, spectral_angle
 from .vifp import vifp
 
@@ -24,6 +24,7 @@ __all__ = [
     "ms_ssim",
     "ms_ssim_db",
     "psnr",
+    "seam_step",
     "seam_visibility",
     "spectral_angle",
     "vifp",

@@ -1,4 +1,4 @@
-"""Seam visibility: whether tiles that were coded apart can be seen in the picture."""
+"""Whether tiles that were coded apart can be seen in the picture, by single pixels and by what the eye sees of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["seam_visibility"]
+__all__ = ["seam_step", "seam_visibility"]
+
+_ACROSS, _ALONG = 4, 16
 
 
 def seam_visibility(
@@ -51,18 +53,77 @@ def seam_visibility(
     ValueError
         If the shapes differ or the tile is too small.
     """
-    if reference.shape != test.shape:
-        raise ValueError(f"the reference is {reference.shape}, the test {test.shape}")
-    if not tile > period > 0:
-        raise ValueError(f"tiles of {tile} pixels have no inside with a period of {period}")
-    error = test.astype(np.float64) - reference
-    if valid is not None:
-        error[~np.broadcast_to(valid, error.shape)] = np.nan
+    error = _error(reference, test, tile, valid, period)
     across = _mean_square_step(error, lambda place: place % tile == 0)
     inside = _mean_square_step(error, lambda place: (place % tile != 0) & (place % tile % period == 0))
     if inside == 0 and across >= 0:
         return math.inf if across else 1.0
     return across / inside if inside else math.nan
+
+
+def seam_step(
+    reference: NDArray[Any],
+    test: NDArray[Any],
+    tile: int = 256,
+    valid: NDArray[np.bool_] | None = None,
+    *,
+    period: int = 16,
+) -> tuple[float, float]:
+    """The visible part of seams: steps of the error's local mean, as they draw lines where the picture is smooth.
+
+    Between the means of 4 pixels on either side and 16 along a border, in which single pixels' errors cancel.
+
+    Parameters
+    ----------
+    As for `seam_visibility`.
+
+    Returns
+    -------
+    (across, inside), in the data's units: root mean square of the steps across tile borders, and across the places
+    whole periods after a border. Equal where nobody sees a seam. NaN where the image has no such place.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or the tile is too small.
+    """
+    error = _error(reference, test, tile, valid, period)
+    found = []
+    for borders in (True, False):
+        steps = [_steps_of_means(np.moveaxis(error, axis, -1), tile, period, borders) for axis in (-1, -2)]
+        together = np.concatenate(steps)
+        together = together[np.isfinite(together)]
+        found.append(float(np.sqrt(np.mean(together**2))) if together.size else math.nan)
+    return found[0], found[1]
+
+
+def _error(
+    reference: NDArray[Any], test: NDArray[Any], tile: int, valid: NDArray[np.bool_] | None, period: int
+) -> NDArray[np.float64]:
+    """test - reference, NaN where it does not count."""
+    if reference.shape != test.shape:
+        raise ValueError(f"the reference is {reference.shape}, the test {test.shape}")
+    if not tile > period > 0:
+        raise ValueError(f"tiles of {tile} pixels have no inside with a period of {period}")
+    error: NDArray[np.float64] = test.astype(np.float64) - reference
+    if valid is not None:
+        error[~np.broadcast_to(valid, error.shape)] = np.nan
+    return error
+
+
+def _steps_of_means(error: NDArray[np.float64], tile: int, period: int, borders: bool) -> NDArray[np.float64]:
+    """Steps along the last axis at tile borders, or at the other multiples of the period."""
+    length = error.shape[-2] // _ALONG * _ALONG
+    places = np.arange(period, error.shape[-1] - _ACROSS + 1, period)
+    places = places[(places >= _ACROSS) & ((places % tile == 0) == borders)]
+    if not length or not places.size:
+        return np.empty(0)
+    columns = places[:, None] + np.arange(-_ACROSS, _ACROSS)
+    strips = error[..., :length, columns]  # (..., length, places, 2 x 4)
+    means = strips.reshape(*strips.shape[:-1], 2, _ACROSS).mean(-1)
+    steps = (means[..., 1] - means[..., 0]).reshape(*error.shape[:-2], -1, _ALONG, places.size).mean(-2)
+    found: NDArray[np.float64] = steps.ravel()
+    return found
 
 
 def _mean_square_step(error: NDArray[np.float64], chosen: Callable[[NDArray[np.intp]], NDArray[np.bool_]]) -> float:

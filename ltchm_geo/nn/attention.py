@@ -35,22 +35,23 @@ class IDConv(nn.Module):
 
     def kernels(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The mixed kernels D (B, C, K, K) and biases (B, C) for the input `x` (B, C, H, W)."""
-        mean = F.adaptive_avg_pool2d(x, 1)
-        pooled = mean if self.kernel == 1 else F.adaptive_avg_pool2d(x, self.kernel)
-        kernels = (self._mixing(pooled) * self.weight).sum(dim=1)
-        biases = (self._mixing(mean)[..., 0, 0] * self.bias).sum(dim=1)
-        return kernels, biases
+        mixing = self._mixing(F.adaptive_avg_pool2d(x, 1))
+        biases = (mixing[..., 0, 0] * self.bias).sum(dim=1)
+        if self.kernel > 1:
+            mixing = self._mixing(F.adaptive_avg_pool2d(x, self.kernel))
+        return (mixing * self.weight).sum(dim=1), biases
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> same shape. A 1x1 depth-wise kernel is a scale and shift per channel, and is run as one."""
         kernels, biases = self.kernels(x)
         if self.kernel == 1:
-            return x * kernels.to(x.dtype) + biases.to(x.dtype)[:, :, None, None]
+            return torch.addcmul(biases.to(x.dtype)[:, :, None, None], x, kernels.to(x.dtype))
         if x.is_cuda:
             return self._all_images(x, kernels, biases)
         # One depth-wise convolution per image: several times faster than groups = B * C on CPUs.
         pairs = zip(x.split(1), kernels, biases, strict=True)
-        return torch.cat([self._depthwise(image, kernel, bias) for image, kernel, bias in pairs])
+        done = [self._depthwise(image, kernel, bias) for image, kernel, bias in pairs]
+        return torch.cat(done) if len(done) > 1 else done[0]  # of one, it would be a copy
 
     def _all_images(self, x: Tensor, kernels: Tensor, biases: Tensor) -> Tensor:
         """All images as the channels of one: a single kernel on a GPU."""
@@ -73,14 +74,18 @@ class DynamicResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> same shape."""
         first, second, third = self.convs
-        return leaky_relu(x + third(leaky_relu(second(leaky_relu(first(x))))))
+        return leaky_relu(third(leaky_relu(second(leaky_relu(first(x))))).add_(x))
 
 
 class DAM(nn.Module):
-    """Dynamic attention module (Fig. 2b): x + trunk(x) * sigmoid(mask(x)), three dynamic blocks in each branch."""
+    """Dynamic attention module (Fig. 2b): x + trunk(x) * sigmoid(mask(x)), three dynamic blocks in each branch.
 
-    def __init__(self, channels: int, *, reduction: int = 4, groups: int = 2):
+    With `gain`, what is added is multiplied by a learned gain per channel that starts at zero.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 4, groups: int = 2, gain: bool = False):
         super().__init__()
+        self.gain = nn.Parameter(torch.zeros(channels, 1, 1)) if gain else None
 
         def branch() -> list[nn.Module]:
             return [DynamicResidualBlock(channels, reduction=reduction, groups=groups) for _ in range(3)]
@@ -90,7 +95,8 @@ class DAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> same shape. It pools over the whole tile, so the tile is the model's atomic unit."""
-        return x + self.trunk(x) * torch.sigmoid(self.mask(x))
+        added = self.trunk(x) * torch.sigmoid(self.mask(x))
+        return x + (added if self.gain is None else added * self.gain.to(added.dtype))
 
 
 class GCA(nn.Module):

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from ltchm_geo.nn.attention import DAM
 from ltchm_geo.nn.config import ModelConfig
 from ltchm_geo.nn.layers import DownBlock, QualityScale, ResidualBlock, UpBlock, conv3x3, deconv3x3
+from ltchm_geo.types import Sides
+
+_ALONE = Sides()
 
 
 def _attention(config: ModelConfig, *, always: bool) -> nn.Module:
     if not always and config.dam == "latent":
         return nn.Identity()
-    return DAM(config.channels, reduction=config.reduction, groups=config.groups)
+    return DAM(config.channels, reduction=config.reduction, groups=config.groups, gain=config.dam_gain)
 
 
 class Analysis(nn.Module):
@@ -70,13 +73,28 @@ class Synthesis(nn.Module):
         with torch.no_grad():  # start from mid-grey; residual stages and IGDN would otherwise begin far outside [0, 1]
             self.up0.weight.mul_(0.1)
 
-    def forward(self, y: Tensor, quality: Tensor) -> Tensor:
-        """Pixels, not clipped: headroom outside [0, 1] is legitimate."""
+    def forward(self, y: Tensor, quality: Tensor, sides: Sides = _ALONE) -> Tensor:
+        """Pixels, not clipped: headroom outside [0, 1] is legitimate.
+
+        With `sides`, y has one more row or column on those sides: latents of the neighbours, so that tiles fit together
+        where they meet. At most two pixels of that margin are carried along at any scale, for more cost time and give
+        nothing (docs/decisions/0008-seams.md); the result has none.
+        """
         x = self.stage4(self.scale4(y, quality))
         x = self.stage3(self.up3(self.scale3(x, quality)))
-        x = self.stage2(self.up2(self.scale2(x, quality)))
-        x = self.stage1(self.up1(self.scale1(x, quality)))
-        return cast(Tensor, self.up0(x) + 0.5)
+        x = self.stage2(trim(self.up2(self.scale2(x, quality)), sides.times(2)))
+        x = self.stage1(trim(self.up1(self.scale1(x, quality)), sides.times(2)))
+        return trim(cast(Tensor, self.up0(x) + 0.5), sides.times(4))
+
+
+def trim(x: Tensor, sides: Sides) -> Tensor:
+    """(..., H, W) without as many rows and columns as `sides` says, in the same memory format."""
+    if not any(sides):
+        return x
+    kind = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    height, width = x.shape[-2:]
+    inner = x[..., sides.top : height - sides.bottom, sides.left : width - sides.right]
+    return inner.contiguous(memory_format=kind)
 
 
 @torch.no_grad()

@@ -1,0 +1,110 @@
+"""What is left to do: sources and results as they are, against what the journal says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..fingerprint import unchanged
+from ..settings import CompressSettings
+from .journal import SceneRecord
+from .target import Target
+
+__all__ = ["check_settings", "plan_scenes", "to_do"]
+
+
+def check_settings(before: Mapping[str, Any] | None, settings: CompressSettings) -> None:
+    """UsageError if an archive that was begun with `before` would go on with other settings."""
+    now = settings.outcome
+    if before is not None and before != now:
+        changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        what = ", ".join(f"{name.rstrip('_')} {before.get(name)} (now {now.get(name)})" for name in changed)
+        raise UsageError(
+            f"this archive was begun with {what}: "
+            "use the same settings, --restart to make all scenes anew, or another destination"
+        )
+
+
+def plan_scenes(
+    scenes: list[SceneRecord],
+    results: Mapping[str, str],
+    target: Target,
+    *,
+    restart: bool = False,
+    retry_failed: bool = False,
+    check: bool = False,
+) -> list[SceneRecord]:
+    """Scenes as they are to be recorded before the work begins: those to be made are "waiting".
+
+    Parameters
+    ----------
+    scenes : what the journal knows
+    results : result -> source
+        What the archive is to hold. Scenes that are no longer among them stay as they are.
+    target : Target
+    restart, retry_failed, check : bool
+        See `compress_many`.
+
+    Raises
+    ------
+    UsageError
+        A result was made from another source.
+    """
+    known = {scene.result: scene for scene in scenes}
+    planned = []
+    for result, source in results.items():
+        scene = known.pop(result, SceneRecord(result, source))
+        if scene.source != source:
+            if not restart:
+                raise UsageError(
+                    f"{result} was made from {scene.source}, not from {source}: "
+                    "give the same sources, --restart to make all scenes anew, or another destination"
+                )
+            scene = replace(scene, source=source, fingerprint=None)
+        planned.append(_next(scene, target, restart, retry_failed, check))
+    return planned + [_recovered(scene) for scene in known.values()]
+
+
+def to_do(planned: list[SceneRecord], results: Mapping[str, str]) -> list[SceneRecord]:
+    """The scenes to be made, in order. One in whose middle the process died comes last: it may be what killed it."""
+    waiting = [scene for scene in planned if scene.state == "waiting" and scene.result in results]
+    return sorted(waiting, key=lambda scene: scene.interruptions)
+
+
+def _recovered(scene: SceneRecord) -> SceneRecord:
+    if scene.state != "running":
+        return scene
+    return replace(scene, state="waiting", interruptions=scene.interruptions + 1)
+
+
+def _next(scene: SceneRecord, target: Target, restart: bool, retry_failed: bool, check: bool) -> SceneRecord:
+    if scene.state == "done" and not restart and _still_good(scene, target, check):
+        return scene
+    if scene.state == "failed" and not (restart or retry_failed or scene.passing or _source_changed(scene)):
+        return scene
+    return replace(_recovered(scene), state="waiting")
+
+
+def _still_good(scene: SceneRecord, target: Target, check: bool) -> bool:
+    if _source_changed(scene):
+        return False
+    path = target.path(scene.result)
+    if not isinstance(path, Path):
+        return True
+    if target.state(scene.result) is None or (path.is_file() and path.stat().st_size != scene.bytes):
+        return False
+    return not check or target.digest(scene.result) == scene.sha256
+
+
+def _source_changed(scene: SceneRecord) -> bool:
+    """Where nothing is known of the source's state, or the source is gone, what was made of it is kept."""
+    if scene.fingerprint is None or not os.path.exists(scene.source):
+        return False
+    try:
+        return not unchanged(scene.fingerprint)
+    except ValueError:  # no fingerprint: nothing is known for sure
+        return True

@@ -1,0 +1,239 @@
+"""One scene of an archive: made, checked and described, or an error that says whether trying again makes sense."""
+
+from __future__ import annotations
+
+import errno
+import time
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .._resumable_sink import discard_unfinished
+from ..checked import checking_place, verify_scene
+from ..compress import compress_scene, measure_scene
+from ..errors import (
+    AlreadyCompressedError,
+    ArchiveError,
+    ClusterError,
+    DestinationError,
+    DestinationExistsError,
+    DeviceError,
+    LtchmError,
+    SourceError,
+    SourceReadError,
+    VerificationError,
+    WeightsError,
+)
+from ..fingerprint import fingerprint, is_remote
+from ..inspection import info, verify
+from ..location import Location
+from ..raster import Source, open_source
+from ..schedule import Progress, worker_count
+from ..settings import CompressSettings
+from .journal import SceneRecord
+from .space import Space
+from .target import Target
+
+__all__ = ["SceneMaker", "SourceChangedError", "is_fatal", "is_no_failure", "may_pass"]
+
+
+class SourceChangedError(SourceReadError):
+    """The source was written to while it was read."""
+
+
+@dataclass(frozen=True)
+class SceneMaker:
+    """Makes the scenes of an archive. Safe to use from any number of threads.
+
+    Attributes
+    ----------
+    target : Target
+    settings : CompressSettings
+        `overwrite` says whether results that the journal knows nothing of may be replaced.
+    space : Space or None
+        None where results do not take room on this machine.
+    client : dask.distributed Client or None
+    """
+
+    target: Target
+    settings: CompressSettings
+    space: Space | None
+    client: Any = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether the cluster that was to do the work is gone."""
+        return self.client is not None and self.client.status != "running"
+
+    def begin(self, scene: SceneRecord) -> SceneRecord:
+        """The record to be kept while the scene is made."""
+        return replace(
+            scene,
+            state="running",
+            attempts=scene.attempts + 1,
+            fingerprint=fingerprint(scene.source),
+            replaced=self.target.state(scene.result),
+        )
+
+    def adopt(self, scene: SceneRecord) -> SceneRecord | None:
+        """The finished record of a scene whose result was complete when the process died; None if it was not."""
+        if scene.fingerprint is None or not self._left_by_dead(scene):
+            return None
+        if fingerprint(scene.source) != scene.fingerprint:
+            return None
+        path = self.target.path(scene.result)
+        if not isinstance(path, Path):
+            return None
+        try:
+            if not verify(path).ok:
+                return None
+            self._discard(scene)
+            with open_source(scene.source, self.settings.purpose) as source:
+                measured = self._look_at(source, path, measure=self.settings.measure)
+                found, size = info(path), source.nbytes_file
+        except (LtchmError, OSError):
+            return None
+        return self._finished(
+            replace(
+                scene,
+                source_bytes=size,
+                raw_bytes=found.raw_bytes,
+                bytes=found.bytes,
+                bpp=found.bpp,
+                psnr=measured[0],
+                max_error=measured[1],
+                seconds=None,
+            )
+        )
+
+    def _look_at(
+        self, source: Source, path: Location, *, measure: bool
+    ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+        """Verify and measure a scene that has its name already, as the settings ask for."""
+        if self.settings.verify:
+            verify_scene(source, path, self.settings)
+        if not measure:
+            return None, None
+        return measure_scene(source, path, self.settings.device, worker_count(self.settings.workers))
+
+    def _discard(self, scene: SceneRecord) -> None:
+        """Remove what unfinished attempts left."""
+        if isinstance(path := self.target.path(scene.result), Path):
+            discard_unfinished(path)
+            discard_unfinished(checking_place(path))
+
+    def owns(self, scene: SceneRecord) -> bool:
+        """Whether what lies under the result's name now, before `begin`, was put there by this archive."""
+        return scene.sha256 is not None or self._left_by_dead(scene)
+
+    def _left_by_dead(self, scene: SceneRecord) -> bool:
+        """Whether the process died between giving a scene its name and saying so in the journal."""
+        return scene.interruptions > 0 and self.target.state(scene.result) not in (None, scene.replaced)
+
+    def make(self, scene: SceneRecord, overwrite: bool, progress: Progress) -> SceneRecord:
+        """The finished record of a scene. Raises whatever goes wrong, see `may_pass`."""
+        path, began = self.target.path(scene.result), time.perf_counter()
+        with open_source(scene.source, self.settings.purpose) as source:
+            self.target.prepare(scene.result)
+            with closing(_Room(self.space, source)):
+                # Verified below instead: the journal does not call it done before, and to be killed meanwhile then
+                # costs no more than to verify again.
+                settings = replace(
+                    self.settings, overwrite=overwrite, resume=self.target.folder is not None, verify=False
+                )
+                result = compress_scene(source, path, settings, progress=progress, client=self.client)
+            try:
+                self._look_at(source, path, measure=False)
+                if fingerprint(scene.source) != scene.fingerprint:
+                    raise SourceChangedError(
+                        f"{scene.source} changed while it was compressed: wait until it is at rest"
+                    )
+            except LtchmError:
+                self.target.remove(scene.result)
+                raise
+        if self.space is not None:
+            self.space.learn(result.raw_bytes, result.bytes)
+        return self._finished(
+            replace(
+                scene,
+                source_bytes=result.source_bytes,
+                raw_bytes=result.raw_bytes,
+                bytes=result.bytes,
+                bpp=result.bpp,
+                psnr=result.psnr,
+                max_error=result.max_error,
+                seconds=round(time.perf_counter() - began, 3),
+            )
+        )
+
+    def _finished(self, scene: SceneRecord) -> SceneRecord:
+        return replace(
+            scene,
+            state="done",
+            error=None,
+            passing=False,
+            sha256=self.target.digest(scene.result),
+            verified=self.settings.verify,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def failed(self, scene: SceneRecord, error: Exception) -> SceneRecord:
+        """The record of a scene that is given up, and what is left of it removed unless it will be of use."""
+        passing = may_pass(error, scene.source)
+        if not passing:
+            self._discard(scene)
+        message = " ".join(str(error).split()) if isinstance(error, LtchmError) else _describe(error)
+        return replace(scene, state="skipped" if is_no_failure(error) else "failed", error=message, passing=passing)
+
+
+class _Room:
+    """Room on the disk for one scene, until closed."""
+
+    def __init__(self, space: Space | None, source: Source):
+        self._space = space
+        raw = source.shape.y * source.shape.x * len(source.bands) * source.dtype.itemsize
+        self._taken = 0 if space is None else space.take(raw, source.name)
+
+    def close(self) -> None:
+        if self._space is not None:
+            self._space.give(self._taken)
+
+
+def _describe(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__
+    return found
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether every other scene would fail alike: no room, no network weights, no device."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, ArchiveError | WeightsError | DeviceError) or any(
+        isinstance(cause, OSError) and cause.errno in full for cause in _causes(error)
+    )
+
+
+def is_no_failure(error: Exception) -> bool:
+    """Whether the scene is left alone on purpose."""
+    return isinstance(error, AlreadyCompressedError | DestinationExistsError)
+
+
+def may_pass(error: Exception, source: str) -> bool:
+    """Whether the same may work a moment later: disks, networks and workers, but not rasters that are no good."""
+    if is_no_failure(error):
+        return False
+    if isinstance(error, SourceReadError | DestinationError | VerificationError | ClusterError):
+        return True
+    if isinstance(error, SourceError):
+        return is_remote(source)
+    if isinstance(error, LtchmError):
+        return False
+    return isinstance(error, OSError)

@@ -1,0 +1,129 @@
+"""Scenes that have to be looked at before they get their name: targets that must be hit, and results to be verified.
+
+They are written beside their destination, as ``<name>.checking<suffix>``, and renamed once all is well. In an object
+store, where nothing can be renamed, they are written to their place at once and checked there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ._sink import check_destination
+from .container import ContainerReader
+from .errors import CorruptTileError, VerificationError
+from .exact_pixels import same_bits, within
+from .guarantee import Guarantee
+from .inspection import verify
+from .location import Location
+from .masks import valid_pixels
+from .raster import Source
+from .scene_decoder import SceneDecoder
+from .schedule import run_shards, worker_count
+from .settings import CompressSettings
+from .types import TileIndex
+
+if TYPE_CHECKING:
+    from .compress import CompressResult, Writing
+
+__all__ = ["checking_place", "compress_checked", "verify_scene"]
+
+
+def compress_checked(write: Writing, source: Source, path: Location, settings: CompressSettings) -> CompressResult:
+    """Compress with `verify` or a target.
+
+    Parameters
+    ----------
+    write : callable (path, settings)
+        Compresses the source, without either.
+    """
+    check_destination(path, settings.overwrite)
+    place = checking_place(path) if isinstance(path, Path) else path
+    plain = replace(settings, verify=False, overwrite=settings.overwrite or place != path)
+    try:
+        if settings.target is None:
+            result = write(place, plain)
+        else:
+            from .targets import hit_target
+
+            result = hit_target(write, source, place, plain)
+        if settings.verify:
+            verify_scene(source, place, settings)
+        if isinstance(place, Path) and isinstance(path, Path):
+            _rename(place, path, settings.overwrite)
+    except BaseException:
+        if isinstance(place, Path):
+            _remove(place)
+        raise
+    return replace(result, path=path)
+
+
+def checking_place(path: Path) -> Path:
+    """Where a scene lies while it is checked."""
+    return path.with_name(f"{path.stem}.checking{path.suffix}")
+
+
+def verify_scene(source: Source, path: Location, settings: CompressSettings) -> None:
+    """Read a finished scene back: checksums, every tile decoded and, with a guarantee, compared with the source.
+
+    Raises
+    ------
+    VerificationError
+    """
+    report = verify(path, deep=True, device=settings.device)
+    if not report.ok:
+        reason = report.problems[0].message
+        raise VerificationError(f"{path}: what was written does not read back: {reason}; check the disk and the memory")
+    with ContainerReader(path) as reader:
+        promised = reader.meta.guarantee
+        if promised is None:
+            return
+        compare = partial(_compare, source, SceneDecoder(reader, settings.device), promised)
+        try:
+            run_shards(compare, reader.meta.grid.shard_indices, worker_count(settings.workers))
+        except CorruptTileError as error:
+            raise VerificationError(f"{path}: what was written does not read back: {error}") from error
+
+
+def _compare(source: Source, decoder: SceneDecoder, promised: Guarantee, shard: TileIndex) -> None:
+    """Raise unless a shard keeps what its scene promises."""
+    meta = decoder.meta
+    box = meta.grid.shard_box(shard)
+    mask = source.read_mask(box)
+    for group in meta.groups:
+        original, restored = source.read(box, group.bands), decoder.read_group(group, box)
+        if promised.lossless:
+            kept = same_bits(original, restored)
+        else:
+            bounds = [promised.max_error[band] for band in group.bands]
+            kept = within(original, restored, bounds) | ~valid_pixels(original, meta.nodata(group), mask)
+        if not kept.all():
+            band, y, x = (int(places[0]) for places in np.nonzero(~kept))
+            where = f"band {group.bands[band] + 1}, row {box.y0 + y}, column {box.x0 + x}"
+            raise VerificationError(
+                f"{decoder.reader.path}: {where} decodes to {restored[band, y, x]} instead of {original[band, y, x]}: "
+                "check the machine's memory and try again; report it if it comes again"
+            )
+
+
+def _rename(place: Path, path: Path, overwrite: bool) -> None:
+    check_destination(path, overwrite)
+    old = path.with_name(f"{path.name}.old-{os.getpid()}")
+    if path.is_dir():
+        path.rename(old)
+    os.replace(place, path)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)

@@ -1,0 +1,75 @@
+"""Whether a raster is still the one it was: size and modification time of every file it consists of."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .settings import CompressSettings
+    from .source import Source
+
+__all__ = ["fingerprint", "is_remote", "unchanged", "work_identity"]
+
+
+def is_remote(name: str) -> bool:
+    """Whether a raster's name leads to another machine or into GDAL's virtual file systems, by its form."""
+    return "://" in name or name.startswith("/vsi")
+
+
+def fingerprint(name: str) -> str | None:
+    """What tells one state of a raster from another, as JSON; None where nothing does.
+
+    Parameters
+    ----------
+    name : str
+        A path: side-car files, and the rasters that a VRT is made of, are looked at as well. For anything else that
+        GDAL opens there is no fingerprint.
+    """
+    if is_remote(name) or not os.path.exists(name):
+        return None
+    return _state(sorted({name, *_files(name)}))
+
+
+def unchanged(recorded: str) -> bool:
+    """Whether the files of a `fingerprint` are as they were then. ValueError if it is none."""
+    found = json.loads(recorded)
+    if not isinstance(found, list) or not all(isinstance(entry, list) and len(entry) == 3 for entry in found):
+        raise ValueError("not a fingerprint")
+    return _state([str(entry[0]) for entry in found]) == recorded
+
+
+def work_identity(source: Source, settings: CompressSettings) -> str:
+    """What two runs must have in common, beside the scene's description, for one to go on where the other stopped.
+
+    No two are alike for a source without files, as nothing says that it is still the same.
+    """
+    state = fingerprint(source.name) if source.nbytes_file is not None else None
+    return json.dumps({"source": state or uuid.uuid4().hex, "settings": settings.outcome}, sort_keys=True)
+
+
+def _state(files: Iterable[str]) -> str:
+    entries: list[tuple[str, int, int] | tuple[str, None, None]] = []
+    for file in files:
+        try:
+            status = os.stat(file)
+            entries.append((os.path.abspath(file), status.st_size, status.st_mtime_ns))
+        except OSError:
+            entries.append((os.path.abspath(file), None, None))
+    return json.dumps(entries, ensure_ascii=False)
+
+
+def _files(name: str) -> list[str]:
+    """All files of a raster; none if it cannot be opened, which whoever reads it will explain."""
+    from rasterio.errors import RasterioError
+
+    from .georef_rasterio import quiet_open
+
+    try:
+        with quiet_open(name) as dataset:
+            return [file for file in dataset.files if os.path.isfile(file)]
+    except (RasterioError, OSError, ValueError):
+        return []

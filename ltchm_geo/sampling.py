@@ -1,0 +1,43 @@
+"""A few tiles that stand for a whole scene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .masks import valid_pixels
+from .scene_meta import BandGroup, SceneMeta
+from .source import Source
+from .tiles import pad_tile
+from .types import Shape2d, TileIndex
+
+__all__ = ["read_tiles", "spread"]
+
+
+def spread(shape: Shape2d, count: int) -> list[TileIndex]:
+    """`count` tiles, evenly over the grid without falling into step with anything periodic in it; all if there are no
+    more. Additive recurrence on the inverses of the plastic number, the two-dimensional golden ratio."""
+    if count >= shape.y * shape.x:
+        return [TileIndex(iy, ix) for iy in range(shape.y) for ix in range(shape.x)]
+    found: dict[TileIndex, None] = {}
+    for n in range(1, 100 * count):
+        found[TileIndex(int(0.7548776662 * n % 1 * shape.y), int(0.5698402910 * n % 1 * shape.x))] = None
+        if len(found) == count:
+            break
+    return sorted(found)
+
+
+def read_tiles(
+    source: Source, meta: SceneMeta, group: BandGroup, tiles: Sequence[TileIndex]
+) -> list[tuple[NDArray[Any], NDArray[np.bool_]]]:
+    """Pixels of a band group, and which of them are valid, of whole tiles, as `codec.encode_tiles` takes them."""
+    found = []
+    for tile in tiles:
+        box = meta.grid.tile_box(tile)
+        pixels = source.read(box, group.bands)
+        valid = valid_pixels(pixels, meta.nodata(group), source.read_mask(box))
+        found.append((pad_tile(pixels, meta.tile), pad_tile(valid, meta.tile)))
+    return found

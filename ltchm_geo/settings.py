@@ -1,0 +1,151 @@
+"""How a raster is to be compressed: one value that can be checked, kept in a journal and sent to another machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from .errors import UsageError
+from .guarantee import Guarantee
+from .nn.config import LEVELS_PER_ANCHOR, MAX_LEVEL, level_to_lambda
+from .tiles import DEFAULT_TILE
+
+__all__ = ["DEFAULT_QUALITY", "CompressSettings", "level_of"]
+
+DEFAULT_QUALITY = 50
+#: What says how good the pixels are to be; each says it alone.
+_AIMS = ("quality", "lambda_", "lossless", "max_error", "target_psnr", "target_bpp", "target_ratio")
+#: What says how to get there; the scene is the same.
+_MANNER = ("device", "workers", "overwrite", "measure", "verify", "resume")
+
+
+def level_of(quality: int | None, lambda_: float | None) -> int:
+    """Quality level for a quality of 1 to 100 or a lambda of 128 to 16384; quality 50 if neither is given.
+
+    Raises
+    ------
+    UsageError
+        Both are given, or one is out of range.
+    """
+    if quality is not None and lambda_ is not None:
+        raise UsageError("give either quality or lambda, not both")
+    if lambda_ is not None:
+        highest = level_to_lambda(MAX_LEVEL)
+        if not level_to_lambda(0) <= lambda_ <= highest:
+            raise UsageError(f"lambda must be from {level_to_lambda(0):g} to {highest:g}, not {lambda_:g}")
+        return round(math.log2(lambda_ / level_to_lambda(0)) * LEVELS_PER_ANCHOR)
+    quality = DEFAULT_QUALITY if quality is None else quality
+    if not 1 <= quality <= 100:
+        raise UsageError(f"quality must be from 1 to 100, not {quality}")
+    return round((quality - 1) * MAX_LEVEL / 99)
+
+
+@dataclass(frozen=True)
+class CompressSettings:
+    """Everything `compress_raster` takes but the source, the destination, and where to compute and report.
+
+    The parameters are those of `compress_raster`; sequences become tuples. Equal settings give equal scenes of equal
+    sources, but for `device`, `workers`, `overwrite`, `measure`, `verify` and `resume`, which say how and not what.
+
+    Raises
+    ------
+    UsageError
+        Settings that contradict each other or are out of range.
+    """
+
+    quality: int | None = None
+    lambda_: float | None = None
+    lossless: bool = False
+    max_error: float | tuple[float, ...] | None = None
+    target_psnr: float | None = None
+    target_bpp: float | None = None
+    target_ratio: float | None = None
+    model: str | None = None
+    device: str = "auto"
+    tile_size: int = DEFAULT_TILE
+    shard_tiles: int | None = None
+    overwrite: bool = False
+    measure: bool = False
+    verify: bool = False
+    resume: bool = False
+    overviews: tuple[int, ...] | Literal[False] | None = None
+    overview_quality: int | None = None
+    preview: bool | None = None
+    seamless: bool | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_error", "overviews"):
+            if isinstance(value := getattr(self, name), Sequence):
+                object.__setattr__(self, name, tuple(value))
+        given = [name for name in _AIMS if getattr(self, name) not in (None, False)]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given).replace('lambda_', 'lambda')} exclude each other: give one of them")
+        level_of(self.quality, self.lambda_)
+        level_of(self.overview_quality, None)
+        _check_bounds(self.max_error)
+        for name in ("target_psnr", "target_bpp", "target_ratio"):
+            target = getattr(self, name)
+            if target is not None and not (math.isfinite(target) and target > 0):
+                raise UsageError(f"{name} must be a positive number, not {target}")
+
+    @property
+    def level(self) -> int:
+        """Quality level that `quality` or `lambda_` asks for."""
+        return level_of(self.quality, self.lambda_)
+
+    @property
+    def target(self) -> tuple[str, float] | None:
+        """Name and value of the size or quality that is to be hit, if there is one."""
+        found = ((name, getattr(self, name)) for name in ("target_psnr", "target_bpp", "target_ratio"))
+        return next(((name, value) for name, value in found if value is not None), None)
+
+    @property
+    def guaranteed(self) -> bool:
+        """Whether the scene bounds the errors of its pixels."""
+        return self.lossless or self.max_error is not None
+
+    @property
+    def purpose(self) -> Literal["lossy", "bounded", "exact"]:
+        """What `raster.open_source` has to open the source for."""
+        bounds = self.max_error if isinstance(self.max_error, tuple) else (self.max_error or 0.0,)
+        return "lossy" if not self.guaranteed else "bounded" if any(bounds) else "exact"
+
+    def guarantee(self, bands: int, *, classes: bool) -> Guarantee | None:
+        """What the scene of a source of so many bands is to promise. UsageError if `max_error` has another number."""
+        if not self.guaranteed:
+            return None
+        bounds = (self.max_error or 0.0,) * bands if not isinstance(self.max_error, tuple) else self.max_error
+        if len(bounds) != bands:
+            raise UsageError(f"max_error has {len(bounds)} numbers for {bands} bands: give one, or one per band")
+        return Guarantee(tuple(float(bound) for bound in bounds), classes)
+
+    @property
+    def overview_level(self) -> int:
+        """Quality level of the overviews."""
+        return self.level if self.overview_quality is None else level_of(self.overview_quality, None)
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What of `to_dict` decides what a scene will hold."""
+        return {name: value for name, value in self.to_dict().items() if name not in _MANNER}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; `from_dict` gives equal settings back."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> CompressSettings:
+        """Inverse of `to_dict`; what is missing has its default, unknown names are a `UsageError`."""
+        if unknown := sorted(set(found) - {f.name for f in fields(cls)}):
+            raise UsageError(f"unknown settings: {', '.join(unknown)}")
+        return cls(**found)
+
+
+def _check_bounds(max_error: float | tuple[float, ...] | None) -> None:
+    bounds = max_error if isinstance(max_error, tuple) else () if max_error is None else (max_error,)
+    if max_error == () or not all(math.isfinite(bound) and bound >= 0 for bound in bounds):
+        raise UsageError(f"max_error must be one number, or one per band, from 0 on, not {max_error}")

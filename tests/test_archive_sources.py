@@ -1,0 +1,99 @@
+"""Which scenes an archive is made of, and where their results go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ltchm_geo.archive.sources import arrange, find_sources
+from ltchm_geo.errors import UsageError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    names = "a.tif b.TIF notes.txt sub/c.jp2 sub/c.jp2.aux.xml sub/deep/d.tif .hidden/e.tif .f.tif old.zarr/0/g.tif"
+    for name in [*names.split(), "out/h.tif", "sub/k.ltchm"]:
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "in"
+
+
+def places(sources: list[str | Path], **options: object) -> list[str]:
+    return [found.place.as_posix() for found in find_sources(sources, **options)]  # type: ignore[arg-type]
+
+
+def test_folder(folder: Path) -> None:
+    assert places([folder]) == ["a.tif", "b.TIF", "out/h.tif", "sub/c.jp2", "sub/deep/d.tif"]
+    assert places([folder], skip=folder / "out") == ["a.tif", "b.TIF", "sub/c.jp2", "sub/deep/d.tif"]
+    assert [found.name for found in find_sources([folder / "sub" / "deep"])] == [str(folder / "sub/deep/d.tif")]
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "found"),
+    [
+        (["*.txt"], [], ["notes.txt"]),
+        (["sub/*"], ["*.xml"], ["sub/c.jp2", "sub/deep/d.tif"]),
+        ([], ["sub/*", "a.*", "out/*"], ["b.TIF"]),
+        (["d.tif"], [], ["sub/deep/d.tif"]),
+    ],
+)
+def test_patterns(folder: Path, include: list[str], exclude: list[str], found: list[str]) -> None:
+    assert places([folder], include=include, exclude=exclude) == found
+
+
+def test_each_source_once(folder: Path) -> None:
+    assert places([folder / "a.tif", folder, folder / "sub"]) == [
+        *("a.tif", "b.TIF", "out/h.tif", "sub/c.jp2", "sub/deep/d.tif")
+    ]
+
+
+def test_list(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    listed = tmp_path / "list.txt"
+    listed.write_text(
+        f"# scenes\nin/a.tif\n\n  {folder}/b.TIF  \ns3://bucket/2023/x.tif\n/vsizip/q.zip/y.tif\ngone.tif\n"
+    )
+    found = find_sources([f"@{listed}"])
+    absolute = folder.as_posix().lstrip("/")
+    assert [f.place.as_posix() for f in found] == [
+        *("in/a.tif", f"{absolute}/b.TIF", "bucket/2023/x.tif", "vsizip/q.zip/y.tif", "gone.tif")
+    ]
+    assert [f.name for f in found][:3] == [str(folder / "a.tif"), str(folder / "b.TIF"), "s3://bucket/2023/x.tif"]
+    assert places([f"@{listed}", "s3://other/z.tif"])[-1] == "z.tif"
+    with pytest.raises(UsageError, match=r"list .* cannot be read"):
+        find_sources(["@nowhere.txt"])
+
+
+def test_base(folder: Path) -> None:
+    assert places([folder / "sub" / "c.jp2"], base=folder) == ["sub/c.jp2"]
+    assert places([folder / "sub"], base=str(folder.parent) + "/") == ["in/sub/c.jp2", "in/sub/deep/d.tif"]
+    assert places(["s3://b/x/y.tif"], base="s3://b") == ["x/y.tif"]
+    with pytest.raises(UsageError, match="not below the base"):
+        find_sources([folder / "a.tif"], base=folder / "sub")
+
+
+def test_results(folder: Path) -> None:
+    results = arrange([folder / "sub"])
+    assert results == {"c.ltchm": str(folder / "sub/c.jp2"), "deep/d.ltchm": str(folder / "sub/deep/d.tif")}
+    assert list(arrange([folder / "sub"], folders=True)) == ["c.zarr", "deep/d.zarr"]
+    assert list(arrange([folder / "sub"], keep_suffix=True)) == ["c.jp2.ltchm", "deep/d.tif.ltchm"]
+
+
+@pytest.mark.parametrize("name", ["a.jp2", "A.jp2", "A.tif"])
+def test_collisions(folder: Path, name: str) -> None:
+    if (folder / name).exists():
+        pytest.skip("this file system does not tell upper and lower case apart")
+    (folder / name).touch()
+    with pytest.raises(UsageError, match=r"would both become [aA]\.ltchm: use --base"):
+        arrange([folder])
+    if name == "a.jp2":
+        assert len(arrange([folder], keep_suffix=True)) == 6
+
+
+def test_nothing(folder: Path) -> None:
+    with pytest.raises(UsageError, match="no rasters"):
+        arrange([folder], include=["*.xyz"])
+    with pytest.raises(UsageError, match="does not exist"):
+        arrange([folder / "nowhere"])

@@ -1,0 +1,105 @@
+"""STAC documents: what pystac reads in them, and what the extensions' fields say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pystac
+import pytest
+import rasterio
+from pystac.extensions.file import FileExtension
+from pystac.extensions.projection import ProjectionExtension
+from rasters import DATA, smooth, write_tif
+
+from ltchm_geo.archive import compress_many
+from ltchm_geo.settings import CompressSettings
+
+SETTINGS = CompressSettings(tile_size=128, workers=1)
+SCENES = ["tokyo_l8_u16.tif", "coast_rotated_u8_nodata0.tif"]
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    for name in SCENES:
+        (folder / name).write_bytes((DATA / name).read_bytes())
+    path = write_tif(folder / "sub" / "dated.tif", smooth(2, 90, 110, "float32"), nodata=float("nan"))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(TIFFTAG_DATETIME="2021:07:04 09:08:07")
+        dataset.set_band_description(1, "near infrared")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        write_tif(folder / "nowhere.tif", smooth(1, 50, 60), crs=None, transform=rasterio.Affine.identity())
+    return folder
+
+
+@pytest.mark.parametrize("folders", [False, True])
+def test_documents(folders: bool, sources: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    report = compress_many([sources], out, SETTINGS, folders=folders, stac=True)
+    assert report.ok, report.failed
+    collection = pystac.Collection.from_file(str(out / "collection.json"))
+    items = {item.id: item for item in collection.get_items(recursive=True)}
+    assert items.keys() == {"tokyo_l8_u16", "coast_rotated_u8_nodata0", "sub_dated", "nowhere"}
+    assert collection.extent.spatial.bboxes[0] == pytest.approx(_union([item.bbox for item in items.values()]))
+    for scene in report.scenes:
+        _check_item(items[Path(scene.result).with_suffix("").as_posix().replace("/", "_")], scene, out, folders)
+    dated = items["sub_dated"]
+    assert dated.datetime is not None
+    assert dated.datetime.isoformat() == "2021-07-04T09:08:07+00:00"
+    bands = dated.assets["data"].extra_fields["bands"]
+    assert bands[0] == {"name": "b1", "description": "near infrared", "data_type": "float32", "nodata": "nan"}
+    assert (items["nowhere"].geometry, items["nowhere"].bbox) == (None, None)
+
+
+def _union(boxes: list[list[float] | None]) -> list[float]:
+    known = [box for box in boxes if box is not None]
+    return [min(b[0] for b in known), min(b[1] for b in known), max(b[2] for b in known), max(b[3] for b in known)]
+
+
+def _check_item(item: pystac.Item, scene: Any, out: Path, folders: bool) -> None:
+    assert item.get_collection() is not None
+    assert item.get_single_link("via") is not None
+    assert item.get_single_link("via").href == Path(scene.source).as_uri()  # type: ignore[union-attr]
+    asset = item.assets["data"]
+    path = Path(asset.get_absolute_href() or "")
+    assert path == out / scene.result
+    assert FileExtension.ext(asset).size == scene.bytes
+    hashed = item.assets["manifest"] if folders else asset
+    digest = hashlib.sha256(Path(hashed.get_absolute_href() or "").read_bytes()).hexdigest()
+    assert FileExtension.ext(hashed).checksum == "1220" + digest
+    with rasterio.open(scene.source) as dataset:
+        projection = ProjectionExtension.ext(item)
+        assert projection.shape == list(dataset.shape)
+        assert len(asset.extra_fields["bands"]) == dataset.count
+        if dataset.crs is not None:
+            assert projection.code == f"EPSG:{dataset.crs.to_epsg()}"
+            assert projection.transform == list(dataset.transform)
+            box = rasterio.warp.transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
+            # The outline of the valid pixels lies within that of the raster, give or take a pixel.
+            assert item.bbox is not None
+            assert item.bbox[0] >= box[0] - 0.01
+            assert item.bbox[3] <= box[3] + 0.01
+    assert item.properties["ltchm:sha256"] == scene.sha256
+
+
+def test_missing_items_are_made_up(sources: Path, tmp_path: Path) -> None:
+    out, options = tmp_path / "out", {"stac": True, "include": ["*.tif"], "exclude": ["nowhere.tif"]}
+    compress_many([sources], out, SETTINGS, **options)
+    before = {p: p.read_bytes() for p in out.rglob("*.json") if p.name != "manifest.json"}
+    item = out / "sub" / "dated.stac.json"
+    item.unlink()
+    (out / "tokyo_l8_u16.stac.json").write_text("{")
+    compress_many([sources], out, SETTINGS, **options)
+    assert {p: p.read_bytes() for p in before} == before
+    write_tif(sources / "sub" / "dated.tif", smooth(2, 90, 110, "float32", low=3))
+    compress_many([sources], out, SETTINGS, **options)
+    assert json.loads(item.read_text())["properties"]["ltchm:datetime_source"] == "file time"
+    assert item.read_bytes() != before[item]

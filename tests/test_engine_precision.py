@@ -1,0 +1,88 @@
+"""Which precision an engine takes, and that a tile's pixels depend on nothing else."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ltchm_geo import cpu, weights
+from ltchm_geo.engine import PRECISION_VARIABLE, Engine, default_precision, load_engine
+from ltchm_geo.errors import UsageError
+
+CPU = torch.device("cpu")
+CPUINFO = Path("/proc/cpuinfo")
+LEVEL = 56
+
+
+@pytest.fixture
+def tiles():
+    smooth = np.linspace(0, 1, 128, dtype=np.float32)
+    tile = np.stack([np.outer(smooth, smooth), np.outer(smooth, smooth[::-1]), np.outer(smooth[::-1], smooth)])
+    return np.stack([tile, tile[::-1], 1 - tile]).astype(np.float32)
+
+
+def test_emulated_bfloat16_is_never_the_default(monkeypatch):
+    monkeypatch.delenv(PRECISION_VARIABLE, raising=False)
+    monkeypatch.setattr(cpu, "has_bfloat16", lambda: False)
+    assert default_precision(CPU) == "float32"
+    monkeypatch.setattr(cpu, "has_bfloat16", lambda: True)
+    assert default_precision(CPU) == "bfloat16"
+    assert default_precision(torch.device("cuda")) == "float32"
+
+
+@pytest.mark.skipif(not CPUINFO.is_file(), reason="only Linux lists what the CPU can do")
+def test_hardware_is_asked():
+    flags = {word for line in CPUINFO.read_text().splitlines() if line.startswith("flags") for word in line.split()}
+    assert cpu.has_bfloat16() == bool(flags & {"avx512_bf16", "amx_tile"})
+
+
+def test_environment_names_the_precision(tiny, monkeypatch):
+    for name in ("float32", "bfloat16"):
+        monkeypatch.setenv(PRECISION_VARIABLE, name)
+        assert default_precision(CPU) == name
+        assert load_engine(device="cpu").precision == name
+    monkeypatch.setenv(PRECISION_VARIABLE, "float16")
+    with pytest.raises(UsageError, match="LTCHM_PRECISION=float16"):
+        load_engine(device="cpu")
+
+
+@pytest.fixture
+def half(tiny):
+    return Engine(weights.load(None), CPU, "bfloat16")
+
+
+def test_precision_of_a_call_overrides_the_engine(tiny, half, tiles):
+    y, _ = half.analyse(tiles, LEVEL)
+    single = Engine(weights.load(None), CPU, "float32").synthesise(y, LEVEL)
+    assert (half.synthesise(y, LEVEL, precision="float32") == single).all()
+    lowered = half.synthesise(y, LEVEL)
+    assert (lowered != single).any()
+    assert np.sqrt(np.mean((lowered - single) ** 2)) < 0.01 * single.std()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_pixels_depend_on_no_neighbour_and_no_thread(tiny, tiles, precision):
+    engine = Engine(weights.load(None), CPU, precision)
+    y, _ = engine.analyse(tiles, LEVEL)
+    together = engine.synthesise(y, LEVEL)
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        alone = [engine.synthesise(part, LEVEL) for part in y.split(1)]
+        assert (np.concatenate(alone) == together).all()
+    torch.set_num_threads(before)
+
+
+def test_threads_of_the_pool_flush_denormals():
+    def halved() -> float:
+        return (torch.tensor([1e-38]) * 0.01).item()
+
+    assert cpu.pool(1).submit(halved).result() == 0.0
+    assert cpu.pool(1).submit(torch.get_num_threads).result() == 1
+    found: list[float] = []
+    other = threading.Thread(target=lambda: found.append(halved()))  # the caller's own threads stay as they were
+    other.start()
+    other.join()
+    assert found[0] > 0
