@@ -44,7 +44,7 @@ _MAX_FOLDED = 12
 
 PRECISION_VARIABLE = "LTCHM_PRECISION"
 
-_ENGINES: dict[tuple[str, str, Precision], Engine] = {}
+_ENGINES: dict[tuple[str, str, str, Precision], Engine] = {}
 _ENGINES_LOCK = threading.Lock()
 
 _T = TypeVar("_T")
@@ -242,12 +242,13 @@ def load_engine(model: str | None = None, device: str = "auto", precision: Preci
     WeightsError, DeviceError, UsageError
     """
     weights, where = load(model), pick_device(device)
-    key = (weights.sha256, str(where), precision or default_precision(where))
+    # With the tag, which scenes record: folders may name the same file differently.
+    key = (weights.sha256, weights.entry.tag, str(where), precision or default_precision(where))
     with _ENGINES_LOCK:
         if key not in _ENGINES:
             while len(_ENGINES) >= _MAX_ENGINES:
                 del _ENGINES[next(iter(_ENGINES))]
-            _ENGINES[key] = Engine(weights, where, key[2])
+            _ENGINES[key] = Engine(weights, where, key[3])
         return _ENGINES[key]
 
 

@@ -82,11 +82,9 @@ def serve(
     from ltchm_geo.server import SceneServer
 
     server = SceneServer(src, port=port, device=device, idle_s=60 * idle_minutes, cors=cors, cache_bytes=cache_mb << 20)
-    with contextlib.closing(server):
-        _announce(server, as_json)
-        reason = "interrupted"
-        with contextlib.suppress(KeyboardInterrupt):
-            reason = asyncio.run(_serve(server, until_stdin_closes))
+    reason = "interrupted"
+    with contextlib.closing(server), contextlib.suppress(KeyboardInterrupt):
+        reason = asyncio.run(_serve(server, as_json, until_stdin_closes))
     Reporter(as_json).result({"stopped": reason}, f"stopped: {reason}")
 
 
@@ -98,7 +96,8 @@ def _announce(server: SceneServer, as_json: bool) -> None:
         click.echo("\n".join(scene.url for scene in server.scenes))
 
 
-async def _serve(server: SceneServer, until_stdin_closes: bool) -> str:
+async def _serve(server: SceneServer, as_json: bool, until_stdin_closes: bool) -> str:
+    _announce(server, as_json)  # not before the loop runs, which takes a Ctrl-C from here on
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     if until_stdin_closes:
 

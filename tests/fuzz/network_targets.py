@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,9 +24,14 @@ from ltchm_geo.nn.model import LTCHM
 from ltchm_geo.training.export import export_weights
 
 
-@functools.cache
 def tiny() -> weights.LoadedWeights:
     """Random weights of a very narrow network, made the default of this process."""
+    os.environ["LTCHM_WEIGHTS"] = str(_tiny_folder())
+    return weights.load("tiny")
+
+
+@functools.cache
+def _tiny_folder() -> Path:
     made = folder() / "weights"
     made.mkdir()
     torch.manual_seed(1)
@@ -33,8 +39,7 @@ def tiny() -> weights.LoadedWeights:
     pixels = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(2))
     unknown = dict.fromkeys(("licence", "data", "recipe", "commit"), "none")
     export_weights(model, pixels, made, tag="tiny", status="preview", **unknown)
-    os.environ["LTCHM_WEIGHTS"] = str(made)
-    return weights.load("tiny")
+    return made
 
 
 @functools.cache

@@ -1,5 +1,6 @@
-"""Which precision an engine takes, and that a tile's pixels depend on nothing else."""
+"""Which weights and precision an engine takes, and that a tile's pixels depend on nothing else."""
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -46,6 +47,16 @@ def test_environment_names_the_precision(tiny, monkeypatch):
     monkeypatch.setenv(PRECISION_VARIABLE, "float16")
     with pytest.raises(UsageError, match="LTCHM_PRECISION=float16"):
         load_engine(device="cpu")
+
+
+def test_weights_keep_the_tag_of_their_folder(tiny, tmp_path, monkeypatch):
+    renamed = shutil.copytree(tiny, tmp_path / "renamed")
+    manifest = renamed / weights.MANIFEST
+    manifest.write_text(manifest.read_text().replace('"tiny-random"', '"another"'))
+    first = load_engine(device="cpu")
+    monkeypatch.setenv("LTCHM_WEIGHTS", str(renamed))
+    assert (first.tag, load_engine(device="cpu").tag) == ("tiny-random", "another")
+    assert load_engine(device="cpu") is load_engine(device="cpu")
 
 
 @pytest.fixture
