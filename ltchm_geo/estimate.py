@@ -35,7 +35,7 @@ from .tiles import DEFAULT_TILE, MARGIN, TileGrid, automatic_shard, pad_tile
 from .timing import StageClock
 from .types import PixelBox, TileIndex
 
-__all__ = ["AMPLIFICATION", "Estimate", "estimate_raster"]
+__all__ = ["AMPLIFICATION", "Estimate", "estimate_raster", "estimate_scene"]
 
 #: The difference picture shows errors this many times larger than they are, around mid-grey.
 AMPLIFICATION = 8
@@ -148,6 +148,20 @@ def estimate_raster(
         device=device,
         tile_size=tile_size,
     )
+    return estimate_scene(src, settings, window=window, images=images, samples=samples, progress=progress)
+
+
+def estimate_scene(
+    src: str | os.PathLike[str] | Any,
+    settings: CompressSettings,
+    *,
+    window: tuple[int, int, int, int] | None = None,
+    images: str | os.PathLike[str] | None = None,
+    samples: int = _SAMPLES,
+    progress: Progress | None = None,
+) -> Estimate:
+    """As `estimate_raster`, of a scene made with `settings`. Targets of theirs are not looked at."""
+    tile_size = settings.tile_size
     if samples < 1:
         raise UsageError("samples must be at least 1")
     if images is not None and not os.path.isdir(images):

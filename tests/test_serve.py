@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -523,6 +524,15 @@ def test_as_a_program_for_programs(folder: Path, content: bytes) -> None:
     assert (process.returncode, errors) == (0, "")
 
 
+def test_ctrl_c_at_once(folder: Path) -> None:
+    with run(folder) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output, errors) == (0, "stopped: interrupted\n", "")
+
+
 def test_ctrl_c_and_port_taken(folder: Path) -> None:
     with run(folder) as process:
         assert process.stdout is not None
@@ -530,7 +540,7 @@ def test_ctrl_c_and_port_taken(folder: Path) -> None:
         port = url.split(":")[2].split("/")[0]
         taken = CliRunner().invoke(serve_command, [str(folder / "scene.ltchm"), "--port", port])
         assert isinstance(taken.exception, UsageError)
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
     assert (process.returncode, output, errors) == (0, "stopped: interrupted\n", "")
 

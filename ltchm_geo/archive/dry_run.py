@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import LtchmError, SourceReadError
-from ..estimate import Estimate, estimate_raster
+from ..estimate import Estimate, estimate_scene
 from ..raster import open_source
 from ..settings import CompressSettings
 from .journal import Journal, SceneRecord
@@ -173,17 +173,7 @@ def _estimate(scenes: Sequence[PlannedScene], raw: int, settings: CompressSettin
 
 def _estimate_one(source: str, settings: CompressSettings) -> Estimate | None:
     try:
-        return estimate_raster(
-            source,
-            quality=settings.quality,
-            lambda_=settings.lambda_,
-            lossless=settings.lossless,
-            max_error=settings.max_error,
-            model=settings.model,
-            device=settings.device,
-            tile_size=settings.tile_size,
-            samples=_TILES,
-        )
+        return estimate_scene(source, settings, samples=_TILES)
     except SourceReadError:  # the run itself will say so of this scene
         return None
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ltchm_geo.cli import text
+from ltchm_geo.cli.bench_options import data_option, dataset_option, results_option
 from ltchm_geo.cli.options import Reporter, device_option, json_option, overwrite_option, quiet_option
 
 
@@ -22,14 +23,8 @@ from ltchm_geo.cli.options import Reporter, device_option, json_option, overwrit
     """,
 )
 @click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--dataset",
-    default="bundled",
-    show_default=True,
-    metavar="NAME",
-    help="A data set of benchmarks/datasets, a TOML file, or a folder of rasters; 8-bit RGB.",
-)
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set's files.")
+@dataset_option
+@data_option
 @click.option(
     "--level",
     "levels",
@@ -40,14 +35,7 @@ from ltchm_geo.cli.options import Reporter, device_option, json_option, overwrit
     help="Quality level, 0 to 112; may be repeated. Default: every 16th.",
 )
 @click.option("--name", metavar="NAME", help="Name of the result. Default: the architecture.")
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("benchmarks/results/training"),
-    show_default=True,
-    metavar="DIR",
-    help="Where results are kept.",
-)
+@results_option("benchmarks/results/training")
 @device_option
 @overwrite_option
 @json_option
@@ -64,7 +52,7 @@ def checkpoint(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Estimate what CHECKPOINT, of any architecture, would make of images, in tiles of 256 x 256.
+    """Estimate what CHECKPOINT, of any architecture, would make of 8-bit RGB images, in tiles of 256 x 256.
 
     The averaged weights are measured. The rate is the entropy of the rounded latents under the network's own
     probabilities; no file is written, so a real one is a little larger. The result becomes DIR/DATASET/NAME.json.

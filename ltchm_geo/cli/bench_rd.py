@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ltchm_geo.cli import text
+from ltchm_geo.cli.bench_options import data_option, dataset_option, results_option
 from ltchm_geo.cli.options import Reporter, device_option, json_option, quiet_option
 
 if TYPE_CHECKING:
@@ -31,22 +32,9 @@ if TYPE_CHECKING:
 @click.option(
     "--codec", "codecs", multiple=True, metavar="NAME", help="Measure this one; may be repeated. Default: all."
 )
-@click.option(
-    "--dataset",
-    default="bundled",
-    show_default=True,
-    metavar="NAME",
-    help="A data set of benchmarks/datasets, a TOML file, or a folder of rasters.",
-)
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set's files.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("benchmarks/results/rd"),
-    show_default=True,
-    metavar="DIR",
-    help="Where results are kept.",
-)
+@dataset_option
+@data_option
+@results_option("benchmarks/results/rd")
 @click.option(
     "--metrics",
     default="psnr,ms-ssim",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ltchm_geo.cli.bench_options import data_option, results_option
 from ltchm_geo.cli.options import Reporter, device_option, json_option, overwrite_option, quiet_option
 
 if TYPE_CHECKING:
@@ -27,20 +28,13 @@ if TYPE_CHECKING:
 @click.argument(
     "results", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path("benchmarks/results")
 )
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("benchmarks"),
-    show_default=True,
-    metavar="DIR",
-    help="Folder for report.html and report.md.",
-)
+@results_option("benchmarks", "Folder for report.html and report.md.")
 @click.option(
     "--crops",
     metavar="DATASET",
     help="Show crops of this data set, coded now. Only bundled holds images that may be passed on.",
 )
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder of that data set's files.")
+@data_option
 @click.option(
     "--bpp", default=0.5, show_default=True, type=click.FloatRange(0, min_open=True), help="Rate of the crops."
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ltchm_geo.cli.bench_options import data_option, dataset_option
 from ltchm_geo.cli.options import Reporter, device_option, json_option, model_option, parse_numbers, quiet_option
 
 
@@ -19,10 +20,8 @@ from ltchm_geo.cli.options import Reporter, device_option, json_option, model_op
       ltchm bench seams --dataset eval-rgb --data images/ --out seams.json
     """,
 )
-@click.option(
-    "--dataset", default="bundled", show_default=True, metavar="NAME", help="Data set, TOML file or folder of rasters."
-)
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set's files.")
+@dataset_option
+@data_option
 @click.option("--quality", default="1,25,50", show_default=True, callback=parse_numbers, metavar="Q,...")
 @click.option(
     "--pictures",
