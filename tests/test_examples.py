@@ -9,9 +9,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 import rasterio
+import torch
 from click.testing import CliRunner
 
 import ltchm_geo
+from ltchm_geo.engine import load_engine
+from ltchm_geo.nn.inference import Lowered
+from ltchm_geo.nn.winograd import WinogradConv
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DATA = Path(__file__).parent / "data"
@@ -130,3 +134,29 @@ def test_cluster_costs(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = example("09_cluster_costs")
     module.requests("memory:///costs/test.ltchm", 512)
     assert "write 4 GET, 1 PUT; open 1 GET; restore 1 GET; a window of 256 x 256 1 GET" in capsys.readouterr().out
+
+
+@torch.inference_mode()
+def test_int8_encoder(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = example("10_int8_encoder")
+    monkeypatch.setattr(module, "SIDE", 128)
+    engine = load_engine(device="cpu", precision="float32")
+    tiles = np.random.default_rng(1).random((2, 3, 128, 128), np.float32)
+    made = dict(module.transforms(engine, 40, tiles[:1]))
+    bpp, quality = module.coded(engine, made["float32"], 40, tiles[1:])
+    stream = engine.encode(tiles[1:], 40)[0]
+    assert bpp == 8 * len(stream) / 128**2
+    y, _ = engine.decode_latents([stream], 40, 128)
+    restored = np.clip(np.rint(engine.synthesise(y, 40) * 255), 0, 255)
+    assert quality == pytest.approx(20 * np.log10(255 / np.sqrt(np.mean((restored - np.rint(tiles[1:] * 255)) ** 2))))
+
+    layers = [layer for layer in made["int8"].modules() if isinstance(layer, module.EightBit)]
+    assert len(layers) == sum(isinstance(m, Lowered | WinogradConv) for m in made["bfloat16"].modules()) > 5
+    layer = layers[0]
+    inputs = torch.linspace(layer.low, layer.low + 255 * layer.step, layer.conv.in_channels * 64)
+    inputs = inputs.reshape(1, -1, 8, 8)
+    rounded = torch.round(inputs / layer.step) * layer.step
+    torch.testing.assert_close(layer(inputs), layer.conv(rounded), atol=2 * layer.step, rtol=1e-3)
+    assert all(len(torch.unique(row)) <= 255 for row in layer.conv.weight)
+    zeros = torch.zeros(1, layer.conv.in_channels, 3, 3)
+    torch.testing.assert_close(layer(zeros)[0, :, 1, 1], layer.conv.bias)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import itertools
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from ltchm_geo.georef import Georef
 from ltchm_geo.scene_decoder import SceneDecoder
 from ltchm_geo.types import PixelBox, Shape2d, TileIndex
 
-VECTORS = Path(__file__).parent / "vectors" / "scene_v0"
 SMALL: dict[str, Any] = {"tile_size": 128, "shard_tiles": 1}
 
 
@@ -334,32 +332,3 @@ def test_scaled_georeferencing_points_to_the_same_places(factor: int, row: float
     before = (row - 0.5 - rpcs["line_off"]) / rpcs["line_scale"]
     after = (row / factor - 0.5 - (scaled.rpcs or {})["line_off"]) / (scaled.rpcs or {})["line_scale"]
     assert after == pytest.approx(before)
-
-
-# --- scenes of version 0 ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "source", "psnr"),
-    [("drone.ltchm", DRONE, (24.748, 24.482, 24.897)), ("sar.zarr", SAR, (20.535, 22.113))],
-)
-def test_scenes_of_version_0(name: str, source: Path, psnr: tuple[float, ...], tmp_path: Path) -> None:
-    """Written before there were overviews, with the weights that are installed."""
-    path = VECTORS / name
-    assert ltchm_geo.verify(path, deep=True).ok
-    found = ltchm_geo.info(path).meta
-    assert (found.overviews, list(found.pyramid)) == ((), [0])
-    restored = decompress_raster(path, tmp_path / "a.tif").path
-    assert description(restored) == description(source)
-    result = ltchm_geo.compare_rasters(source, restored)
-    assert [band.psnr for band in result.bands[: len(psnr)]] == pytest.approx(psnr, abs=0.01)
-    if source == DRONE:
-        np.testing.assert_array_equal(pixels_of(restored)[3], pixels_of(source)[3])
-
-
-def test_a_scene_of_version_0_has_no_overviews() -> None:
-    with ContainerReader(VECTORS / "drone.ltchm") as reader:
-        document = replace(reader.meta, overviews=(Overview(2, 0),)).to_dict()
-    document["format"] = 0
-    with pytest.raises(ltchm_geo.errors.CorruptContainerError, match=r"unknown keys: .*overviews"):
-        type(reader.meta).from_dict(document)
