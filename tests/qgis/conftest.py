@@ -23,11 +23,28 @@ PLUGINS = ROOT / "qgis_plugin"
 sys.path.insert(0, str(PLUGINS))
 
 Fake = Callable[[str], str]
+_STATUS = pytest.StashKey[int]()
 
 
 def engine_python() -> str:
     """The Python that has ltchm_geo: LTCHM_PYTHON, else the repository's .venv."""
     return os.environ.get("LTCHM_PYTHON") or str(ROOT / ".venv" / "bin" / "python")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End without taking QGIS apart: Python does that in no order, and QGIS then crashes now and then.
+
+    The status is that of the tests. How QGIS ends with the plugin in it is for drive_desktop.py to see.
+    """
+    if _STATUS in config.stash:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[_STATUS])
 
 
 @pytest.fixture(autouse=True)
