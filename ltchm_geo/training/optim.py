@@ -1,7 +1,7 @@
 """Optimiser: Muon for matrices and convolutions, AdamW for the rest, as one `torch.optim.Optimizer`.
 
-On a CPU parameters are updated one by one. On a GPU that would be thousands of tiny kernels a step, so there parameters
-of one shape are updated together (`_muon_together`), and all of AdamW's as one vector (`_adamw_together`).
+A network has hundreds of small parameters. One by one they would be thousands of tiny operations a step, a quarter of a CPU's
+time and worse on a GPU; so Muon's of one shape are updated together, and all of AdamW's as one vector.
 """
 
 from __future__ import annotations
@@ -47,29 +47,15 @@ class MuonAdamW(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Take one step along the gradients at hand."""
         loss = closure() if closure is not None else None
-        for group in self.param_groups:
-            update = self._muon if group["muon"] else self._adamw
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    update(parameter, parameter.grad, group)
+        self.step_if(torch.ones((), dtype=torch.bool, device=self.param_groups[0]["params"][0].device))
         return loss
 
+    @torch.no_grad()
     def step_if(self, follow: Tensor) -> None:
         """`step` where `follow`, a boolean scalar on the parameters' device, holds; no GPU is made to wait for it."""
-        if follow.device.type == "cpu":
-            if follow:
-                self.step()
-        else:
-            self.step_together(follow)
-
-    @torch.no_grad()
-    def step_together(self, follow: Tensor) -> None:
-        """The same step in few, large operations, its effect undone by a mask where `follow` does not hold."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if group["weight_decay"]:
@@ -77,22 +63,13 @@ class MuonAdamW(torch.optim.Optimizer):
                 for parameter in parameters:
                     parameter.mul_(shrink)
             if not group["muon"]:
-                self._adamw_together(parameters, group, follow)
+                self._adamw(parameters, group, follow)
                 continue
             for shape in dict.fromkeys(p.shape for p in parameters):
-                self._muon_together([p for p in parameters if p.shape == shape], group, follow)
+                self._muon([p for p in parameters if p.shape == shape], group, follow)
 
-    def _muon(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        direction = gradient.lerp(momentum, group["momentum"]).reshape(len(parameter), -1)
-        update = orthogonalise(direction).reshape(parameter.shape)
-        parameter.add_(update, alpha=-group["lr"] * _muon_scale(parameter))
-
-    def _muon_together(self, parameters: list[Tensor], group: dict[str, Any], follow: Tensor) -> None:
-        """`_muon` of parameters of one shape, where `follow` holds."""
+    def _muon(self, parameters: list[Tensor], group: dict[str, Any], follow: Tensor) -> None:
+        """Orthogonalised Nesterov momentum for parameters of one shape, where `follow` holds."""
         momenta = self._states(parameters, "momentum")
         gradient, old = torch.stack([_gradient(p) for p in parameters]), torch.stack(momenta)
         momentum = old.lerp(gradient, 1 - group["momentum"])
@@ -102,20 +79,8 @@ class MuonAdamW(torch.optim.Optimizer):
         update = torch.where(follow, update * (-group["lr"] * _muon_scale(parameters[0])), 0.0)
         torch._foreach_add_(parameters, update.unbind())
 
-    def _adamw(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros(())
-            state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        beta1, beta2 = group["betas"]
-        state["step"] += 1
-        step = float(state["step"])
-        mean = state["mean"].lerp_(gradient, 1 - beta1) / (1 - beta1**step)
-        square = state["square"].lerp_(gradient * gradient, 1 - beta2) / (1 - beta2**step)
-        parameter.addcdiv_(mean, square.sqrt().add_(1e-8), value=-group["lr"])
-
-    def _adamw_together(self, parameters: list[Tensor], group: dict[str, Any], follow: Tensor) -> None:
-        """`_adamw` of all parameters as one vector, where `follow` holds; they have always stepped together."""
+    def _adamw(self, parameters: list[Tensor], group: dict[str, Any], follow: Tensor) -> None:
+        """AdamW for all parameters as one vector, where `follow` holds; they have always stepped together."""
         means, squares = self._states(parameters, "mean"), self._states(parameters, "square")
         for parameter in parameters:
             self.state[parameter].setdefault("step", torch.zeros((), device=parameter.device))
