@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .codec import encode_tiles
 from .errors import WeightsNotFoundError
 from .guarantee import Guarantee
 from .masks import valid_pixels
@@ -18,6 +17,7 @@ from .sampling import read_tiles, spread
 from .scene_decoder import group_coding
 from .scene_meta import SceneMeta
 from .settings import CompressSettings
+from .tile_encoder import encode_tiles
 from .tiles import TileGrid
 from .timing import StageClock
 from .types import PIXEL_DTYPES, TileIndex

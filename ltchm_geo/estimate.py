@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base_choice import choose_engine
-from .codec import decode_tiles, encode_tiles
 from .container import BandGroup, SceneMeta
 from .engine import Engine
 from .errors import CorruptTileError, DestinationError, UsageError
@@ -31,6 +30,8 @@ from .schedule import Progress, Ticker
 from .seams import Surroundings
 from .settings import CompressSettings
 from .shard_coder import cut_tile
+from .tile_decoder import decode_tiles
+from .tile_encoder import encode_tiles
 from .tiles import DEFAULT_TILE, MARGIN, TileGrid, automatic_shard, pad_tile
 from .timing import StageClock
 from .types import PixelBox, TileIndex

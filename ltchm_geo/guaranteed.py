@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bitstream import TileMode, TilePayload
-from .codec import GroupCoding, exact_payload, model_input, to_bands, without_network
 from .corrections import base_pixels, encode_correction
 from .exact_pixels import encode_bounded, same_bits
 from .masks import encode_mask
 from .radiometry import encode_outliers, find_outliers
+from .tile_coding import GroupCoding, to_bands
+from .tile_encoder import exact_payload, model_input, without_network
 from .timing import StageClock
 
 if TYPE_CHECKING:

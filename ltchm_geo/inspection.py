@@ -254,8 +254,8 @@ def _decode_all(reader: ContainerReader, device: str, advance: Callable[[int], N
 
 
 def _decode_group(decoder: Any, group: BandGroup, shard: TileIndex, pyramid: int) -> Iterator[Problem]:
-    from .codec import check_latents
     from .scene_decoder import group_coding
+    from .tile_decoder import check_latents
 
     reader, meta = decoder.reader, decoder.meta
     stored = reader.shard_payloads(group.name, shard, pyramid)

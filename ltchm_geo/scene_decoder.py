@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .codec import GroupCoding, decode_tiles, tile_validity
 from .container import BandGroup, ContainerReader, SceneMeta
 from .errors import CorruptTileError
 from .scene_meta import array_path
+from .tile_coding import GroupCoding
+from .tile_decoder import decode_tiles, tile_validity
 from .timing import StageClock
 from .types import PixelBox, TileIndex
 

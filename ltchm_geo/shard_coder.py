@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .codec import encode_tiles
 from .masks import valid_pixels
 from .overviews import PixelSource, average, average_alpha, average_mask, most_frequent
 from .pyramid import reduced
 from .scene_decoder import group_coding
 from .scene_meta import BandGroup, SceneMeta
 from .scene_writer import plane_chunks
+from .tile_encoder import encode_tiles
 from .tiles import MARGIN, TileGrid, pad_to
 from .timing import StageClock
 from .types import PixelBox, Shape2d, TileIndex

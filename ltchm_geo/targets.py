@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .codec import decode_tiles, encode_tiles
 from .errors import CorruptTileError, UsageError
 from .location import Location
 from .metrics.psnr import ErrorStats
@@ -24,6 +23,8 @@ from .sampling import read_tiles, spread
 from .scene_decoder import group_coding
 from .scene_meta import SceneMeta
 from .settings import CompressSettings
+from .tile_decoder import decode_tiles
+from .tile_encoder import encode_tiles
 from .tiles import TileGrid, automatic_shard
 from .timing import StageClock
 from .types import TileIndex

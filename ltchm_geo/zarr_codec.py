@@ -148,7 +148,7 @@ def _numbers(found: Any, what: str, count: int) -> tuple[float | str | None, ...
 
 def _decode_batch(kind: _Kind, payloads: Sequence[bytes]) -> Sequence[NDArray[Any] | Exception]:
     # Imported here: zarr loads this module to look at metadata, and that must not load torch.
-    from .codec import decode_for_zarr
+    from .tile_decoder import decode_for_zarr
 
     codec, shape, dtype = kind
     return decode_for_zarr(payloads, codec.configuration, shape, dtype)

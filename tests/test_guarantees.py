@@ -17,7 +17,6 @@ from rasters import CHIAPAS, COAST, CROPS, DRONE, SAR, TOKYO, assert_restored, o
 from ltchm_geo import checked, compress_raster, decompress_raster, guaranteed, info
 from ltchm_geo.bitstream import TileMode, TilePayload
 from ltchm_geo.cli.main import cli
-from ltchm_geo.codec import GroupCoding, check_latents, decode_tiles, encode_tiles
 from ltchm_geo.engine import load_engine
 from ltchm_geo.errors import CorruptContainerError, UnsupportedRasterError, UsageError, VerificationError
 from ltchm_geo.georef_rasterio import read_bands
@@ -26,6 +25,9 @@ from ltchm_geo.overviews import most_frequent
 from ltchm_geo.radiometry import BandMapping
 from ltchm_geo.scene_meta import SceneMeta
 from ltchm_geo.settings import CompressSettings
+from ltchm_geo.tile_coding import GroupCoding
+from ltchm_geo.tile_decoder import check_latents, decode_tiles
+from ltchm_geo.tile_encoder import encode_tiles
 from ltchm_geo.types import EXACT_DTYPES
 
 

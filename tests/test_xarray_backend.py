@@ -83,7 +83,7 @@ def test_guessing_is_narrow(scene: Path, tmp_path: Path) -> None:
 def test_looking_for_engines_loads_nothing_heavy() -> None:
     code = (
         "import sys, xarray; assert 'ltchm' in xarray.backends.list_engines()\n"
-        "print(*{'torch', 'numba', 'ltchm_geo.codec'} & sys.modules.keys())"
+        "print(*{'torch', 'numba', 'ltchm_geo.tile_decoder'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

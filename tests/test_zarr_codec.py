@@ -55,7 +55,7 @@ def codec(monkeypatch):
         batches.append(len(payloads))
         return [decode_lossless(TilePayload.unpack(data).body, shape, dtype) for data in payloads]
 
-    monkeypatch.setitem(sys.modules, "ltchm_geo.codec", types.SimpleNamespace(decode_for_zarr=decode_for_zarr))
+    monkeypatch.setitem(sys.modules, "ltchm_geo.tile_decoder", types.SimpleNamespace(decode_for_zarr=decode_for_zarr))
     return batches
 
 

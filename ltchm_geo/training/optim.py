@@ -1,7 +1,7 @@
 """Optimiser: Muon for matrices and convolutions, AdamW for the rest, as one `torch.optim.Optimizer`.
 
-A network has hundreds of small parameters. One by one they would be thousands of tiny operations a step, a quarter of a CPU's
-time and worse on a GPU; so Muon's of one shape are updated together, and all of AdamW's as one vector.
+A network has hundreds of small parameters. One by one they would be thousands of tiny operations a step, a quarter of
+a CPU's time and worse on a GPU; so Muon's of one shape are updated together, and all of AdamW's as one vector.
 """
 
 from __future__ import annotations

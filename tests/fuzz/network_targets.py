@@ -16,11 +16,12 @@ from targets import folder, target
 
 from ltchm_geo import weights
 from ltchm_geo.bitstream import TilePayload
-from ltchm_geo.codec import GroupCoding, check_latents, decode_tiles
 from ltchm_geo.device import pick_device
 from ltchm_geo.engine import Engine, load_engine
 from ltchm_geo.nn.config import ModelConfig
 from ltchm_geo.nn.model import LTCHM
+from ltchm_geo.tile_coding import GroupCoding
+from ltchm_geo.tile_decoder import check_latents, decode_tiles
 from ltchm_geo.training.export import export_weights
 
 

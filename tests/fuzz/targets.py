@@ -24,7 +24,6 @@ from scenes import META
 from ltchm_geo import _json
 from ltchm_geo._documents import coordinates
 from ltchm_geo.bitstream import TilePayload, decode_lossless
-from ltchm_geo.codec import GroupCoding, decode_for_zarr, decode_tiles, tile_validity
 from ltchm_geo.container import ContainerReader
 from ltchm_geo.corrections import add_correction
 from ltchm_geo.entropy import rans
@@ -36,6 +35,8 @@ from ltchm_geo.radiometry import BandMapping, decode_outliers
 from ltchm_geo.scene_meta import SceneMeta
 from ltchm_geo.server_http import BadRequestError, parse_range, parse_request
 from ltchm_geo.shards import ShardIndex, check_chunk, index_size
+from ltchm_geo.tile_coding import GroupCoding
+from ltchm_geo.tile_decoder import decode_for_zarr, decode_tiles, tile_validity
 from ltchm_geo.types import PIXEL_DTYPES
 from ltchm_geo.zarr_codec import LtchmCodec
 
