@@ -140,7 +140,7 @@ def run_life(command: list[str], kill_after: int | None, delay: float, warm: int
                 break
         # What it still said before it died; the last line may be half of one.
         said = [json.loads(line) for line in child.stdout if line.endswith("\n")]
-        life.made += [event["result"] for event in said if (event["kind"], event["state"]) == ("end", "done")]
+        life.made += [event["result"] for event in said if (event["kind"], event.get("state")) == ("end", "done")]
         child.wait()
     while group_lives(child.pid):
         time.sleep(0.05)
