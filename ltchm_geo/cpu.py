@@ -9,7 +9,7 @@ from functools import cache
 
 import torch
 
-__all__ = ["core_count", "has_bfloat16", "pool"]
+__all__ = ["core_count", "has_bfloat16", "keep_memory", "pool"]
 
 # Parameters of glibc's mallopt.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -38,7 +38,7 @@ def pool(threads: int) -> ThreadPoolExecutor:
     threads of one operation spend their time waiting for each other. And a tile comes out the same, to the last bit,
     however many threads its caller has.
     """
-    _keep_memory()
+    keep_memory()
     return ThreadPoolExecutor(threads, "ltchm", initializer=_start_thread)
 
 
@@ -47,7 +47,7 @@ def _start_thread() -> None:
     torch.set_flush_denormal(True)  # a denormal costs a hundred times a normal number, and no pixel can show it
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Let the C library keep what is freed for what is allocated next, up to `_KEPT`.
 
     By default it returns every activation's pages to the system, which clears and maps them anew for the next layer:

@@ -33,6 +33,13 @@ def single_precision() -> Iterator[None]:
             torch.backends.cudnn.allow_tf32 = before
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 in hardware. CPUs that do not are ten to a hundred times slower in it."""
+    from ltchm_geo import cpu
+
+    return cpu.has_bfloat16() if device.type == "cpu" else True
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """Torch device for a name: "auto" (CUDA if there is one, else CPU), "cpu", "cuda", "cuda:1", "mps".
 

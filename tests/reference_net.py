@@ -39,7 +39,7 @@ class Net:
     def __init__(self, tensors, spec):
         self.t = {k: v.astype(np.int64) for k, v in tensors.items()}
         self.spec = spec
-        self.n = spec["channels"]
+        self.m = spec.get("latent_channels", spec["channels"])
 
     def linear(self, name, x, **how):
         acc = x @ self.t[f"{name}.weight"] + self.t[f"{name}.bias"]
@@ -153,13 +153,13 @@ class Net:
         return np.concatenate(kept, axis=2)
 
     def parameters(self, hyper, y, level):
-        """One tile: hyper (h, w, 2 N), y (N, h, w) -> (P, 9, N) in wavefront order."""
+        """One tile: hyper (h, w, 2 N), y (M, h, w) -> (P, 9, M) in wavefront order."""
         h, w, _ = hyper.shape
         y = clamp(y.astype(np.int64)).transpose(1, 2, 0)
         rows = []
         for at in np.concatenate(rans.wavefront(h, w)):
             row, column = divmod(int(at), w)
-            taps = np.zeros((12, self.n), np.int64)
+            taps = np.zeros((12, self.m), np.int64)
             for tap in range(12):
                 iy, ix = row + tap // 5 - 2, column + tap % 5 - 2
                 if iy >= 0 and 0 <= ix < w:
@@ -168,7 +168,7 @@ class Net:
             v = np.concatenate([hyper[row, column], context])
             v = self.linear("mlp.0", v, leaky=True)
             v = self.linear("mlp.1", v, leaky=True)
-            v = self.linear("mlp.2", v).reshape(9, self.n)
+            v = self.linear("mlp.2", v).reshape(9, self.m)
             v[6:] = np.clip(v[6:], -52, 144)
             rows.append(v)
         return np.array(rows)

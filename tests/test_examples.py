@@ -160,3 +160,15 @@ def test_int8_encoder(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(len(torch.unique(row)) <= 255 for row in layer.conv.weight)
     zeros = torch.zeros(1, layer.conv.in_channels, 3, 3)
     torch.testing.assert_close(layer(zeros)[0, :, 1, 1], layer.conv.bias)
+
+
+def test_latent_bound() -> None:
+    """The bound rises with M, and blocks made of eight patterns need eight numbers."""
+    printed = run("11_latent_bound", DATA / "farmland_rgbn_u8_nodata0.tif", "--channels", "8,64")
+    low, high = (float(cell) for cell in printed.splitlines()[-1].split("|")[2:4])
+    assert 15 < low < high < 60
+    rng = np.random.default_rng(0)
+    rows = rng.random((500, 8)) @ rng.random((8, 768))
+    seven, eight = example("11_latent_bound").bounds(rows, [7, 8])
+    assert seven < 60
+    assert eight == 120

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exact_cases import CONFIG, LEVELS, latents, only_net, small_exact
+from exact_cases import CONFIG, LEVELS, WIDE, latents, only_net, small_exact
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_net import Net
@@ -20,13 +20,14 @@ from ltchm_geo.entropy.byte_products import bytes_are_exact
 from ltchm_geo.entropy.integer_net import ExactCoder, IntegerNet, Stepper
 from ltchm_geo.errors import InvalidWeightsError, LtchmError, UsageError
 
-VECTORS = Path(__file__).parent / "vectors" / "exact_v0.npz"
-N = CONFIG.channels
+#: Frozen vectors, by the version of the network's description.
+VECTORS = Path(__file__).parent / "vectors"
+VERSIONS = {"exact_v0.npz": CONFIG, "exact_v1.npz": WIDE}
 MODES = ("float64", "split32", *(["int8"] if bytes_are_exact() else []))
 
 
-def make_coder(device="cpu", mode="float64"):
-    return ExactCoder.from_tensors(*small_exact(), device, mode)
+def make_coder(device="cpu", mode="float64", config=CONFIG):
+    return ExactCoder.from_tensors(*small_exact(config), device, mode)
 
 
 def all_parameters(net, y, z, level):
@@ -43,14 +44,13 @@ def outliers(y, z):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("wild", [False, True])
-@pytest.mark.parametrize("level", [0, 37, 112])
-def test_equals_the_integer_reference(level, wild, mode):
-    y, z = latents(1, seed=level)
+@pytest.mark.parametrize(("level", "config"), [(0, CONFIG), (37, CONFIG), (112, CONFIG), (37, WIDE)])
+def test_equals_the_integer_reference(level, config, wild, mode):
+    y, z = latents(1, seed=level, config=config)
     if wild:
         y, z = outliers(y * 50, z * 50)
-    tensors, spec = small_exact()
-    reference = Net(tensors, spec)
-    net = make_coder(mode=mode).net
+    reference = Net(*small_exact(config))
+    net = make_coder(mode=mode, config=config).net
     hyper = net.hyper_features(z, level)
     expected = reference.hyper(z[0].numpy(), level)
     np.testing.assert_array_equal(hyper[0].permute(1, 2, 0).numpy(), expected)
@@ -94,14 +94,14 @@ def test_batch_and_threads_do_not_matter():
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("wild", [False, True])
-@pytest.mark.parametrize("shape", [(16, 16), (8, 16)])
-def test_steps_equal_one_pass(shape, wild, mode):
-    y, z = latents(2, seed=4)
+@pytest.mark.parametrize(("shape", "config"), [((16, 16), CONFIG), ((8, 16), CONFIG), ((8, 8), WIDE)])
+def test_steps_equal_one_pass(shape, config, wild, mode):
+    y, z = latents(2, seed=4, config=config)
     if wild:
         y, z = outliers(y, z)
     h, w = shape
     y, z = y[:, :, :h, :w].contiguous(), z[:, :, : h // 4, : w // 4].contiguous()
-    net = make_coder(mode=mode).net
+    net = make_coder(mode=mode, config=config).net
     hyper = net.hyper_features(z, 5)
     expected = net.parameters(hyper, y, 5)
     stepper = net.begin(hyper, 5)
@@ -117,8 +117,9 @@ def test_steps_equal_one_pass(shape, wild, mode):
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.4, 4.0, 300.0, 1e6, 1e9]), st.integers(0, 112), st.integers(1, 3))
 def test_round_trip(seed, scale, level, count):
-    y, z = latents(count, seed, side=8, scale=scale)
-    coder = make_coder(mode=MODES[seed % len(MODES)])
+    config = (CONFIG, WIDE)[seed // 7 % 2]
+    y, z = latents(count, seed, side=8, scale=scale, config=config)
+    coder = make_coder(mode=MODES[seed % len(MODES)], config=config)
     streams = coder.encode(y, z, level)
     y_hat, z_hat, ok = coder.decode(streams, level, (8, 8))
     assert ok.all()
@@ -211,7 +212,12 @@ def hostile_cases():
     yield "affine offset", change("hyper_affine.offset", fill(2**62))
     yield "affine shift", change("context_affine.shift", fill(38))
     yield "depthwise bias", change("hyper.2.depthwise.3.bias", fill(1 << 51))
-    yield "version", lambda _t, s: s.update(version=1)
+    yield "version", lambda _t, s: s.update(version=2)
+    yield "version's type", lambda _t, s: s.update(version=False)
+    yield "key of a later version", lambda _t, s: s.update(latent_channels=16)
+    yield "key missing", lambda _t, s: s.update(version=1)
+    yield "latent channels", lambda _t, s: s.update(version=1, latent_channels=24)
+    yield "too many latent channels", lambda _t, s: s.update(version=1, latent_channels=1 << 20)
     yield "extra key", lambda _t, s: s.update(more=1)
     yield "no layers", lambda _t, s: s.update(hyper=[])
     yield "too few layers", lambda _t, s: s.update(hyper=s["hyper"][:2])
@@ -276,20 +282,19 @@ def test_bad_arguments():
 # --- streams for ever ------------------------------------------------------------------------------------------------
 
 
-def _write_vectors():
-    tensors, spec = small_exact()
-    y, z = outliers(*latents(2, seed=11))
+def _write_vectors(path, config):
+    tensors, spec = small_exact(config)
+    y, z = outliers(*latents(2, seed=11, config=config))
     arrays = {f"tensor.{name}": array for name, array in tensors.items()}
     arrays |= {"spec": np.frombuffer(json.dumps(spec).encode(), np.uint8), "y": y.numpy(), "z": z.numpy()}
     for level in LEVELS:
-        for i, stream in enumerate(make_coder().encode(y, z, level)):
+        for i, stream in enumerate(make_coder(config=config).encode(y, z, level)):
             arrays[f"stream.{level}.{i}"] = np.frombuffer(stream, np.uint8)
-    VECTORS.parent.mkdir(exist_ok=True)
-    np.savez_compressed(VECTORS, **arrays)
+    np.savez_compressed(path, **arrays)
 
 
-def _check_vectors(device, mode):
-    with np.load(VECTORS, allow_pickle=False) as stored:
+def _check_vectors(path, device, mode):
+    with np.load(path, allow_pickle=False) as stored:
         tensors = {name.removeprefix("tensor."): stored[name] for name in stored if name.startswith("tensor.")}
         coder = ExactCoder.from_tensors(tensors, json.loads(stored["spec"].tobytes()), device, mode)
         y, z = torch.from_numpy(stored["y"]), torch.from_numpy(stored["z"])
@@ -303,11 +308,12 @@ def _check_vectors(device, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_frozen_vectors(mode):
+@pytest.mark.parametrize("name", VERSIONS)
+def test_frozen_vectors(name, mode):
     """Streams written once, with stored integer weights, must be written and read the same for ever."""
-    if os.environ.get("LTCHM_REGEN") == "1":
-        _write_vectors()
-    _check_vectors("cpu", mode)
+    if os.environ.get("LTCHM_REGEN") == name:
+        _write_vectors(VECTORS / name, VERSIONS[name])
+    _check_vectors(VECTORS / name, "cpu", mode)
 
 
 @pytest.mark.gpu
@@ -318,7 +324,8 @@ def test_graphics_card_gives_the_same(mode, tf32):
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = tf32
     try:
-        _check_vectors("cuda", mode)
+        for name in VERSIONS:
+            _check_vectors(VECTORS / name, "cuda", mode)
         y, z = outliers(*latents(20, seed=12))
         for level in LEVELS:
             expected = all_parameters(make_coder().net, y, z, level)

@@ -23,6 +23,7 @@ from ltchm_geo.errors import UsageError
     "--decay-steps", type=int, default=None, help="Branch off: decay the learning rate to the end, then stop."
 )
 @click.option("--save-minutes", type=float, default=5.0, show_default=True, help="Time between checkpoints.")
+@click.option("--start-from", metavar="WEIGHTS", default=None, help="Tag, hash or path of weights to start from.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--threads", type=int, default=None, help="CPU threads.")
 def train(
@@ -33,6 +34,7 @@ def train(
     steps: int | None,
     decay_steps: int | None,
     save_minutes: float,
+    start_from: str | None,
     device: str,
     threads: int | None,
 ) -> None:
@@ -41,21 +43,28 @@ def train(
     The constant phase continues from OUT/trunk.safetensors if it exists, so a run can be stopped (Ctrl-C, --minutes)
     and resumed at will. --decay-steps branches off from it and leaves OUT/final.safetensors, ready for `ltchm export`.
 
+    --start-from begins a new run with released weights instead of random ones: to adapt them to your imagery, or to go
+    on from them with more latent channels.
+
     \b
     ltchm train weights/recipes/preview.toml packs/*.tar --out run --minutes 60
     ltchm train weights/recipes/preview.toml packs/*.tar --out run --decay-steps 2000
     """
     import torch
 
+    from ltchm_geo.cpu import keep_memory
     from ltchm_geo.device import pick_device
     from ltchm_geo.training.data import Sampler, load_pools
+    from ltchm_geo.training.dequantise import float_model
     from ltchm_geo.training.loop import StepReport, Trainer
     from ltchm_geo.training.recipe import Recipe
     from ltchm_geo.training.throughput import Throughput
+    from ltchm_geo.weights import load
 
     if threads:
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # gradients fade into denormals, which are a hundred times slower on CPUs
+    keep_memory()
     plan, where = Recipe.load(recipe), pick_device(device)
     if where.type == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -72,6 +81,9 @@ def train(
     if start.exists():
         trainer.load(start)
         click.echo(f"resumed {start.name} at step {trainer.step}")
+    elif start_from:
+        trainer.start_from(float_model(load(start_from)))
+        click.echo(f"started from {start_from}")
     elif decay_steps:
         raise UsageError(f"nothing to branch off: {trunk} does not exist; train without --decay-steps first")
     if decay_steps and trainer.decay is None:

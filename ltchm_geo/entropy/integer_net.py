@@ -22,9 +22,10 @@ from ltchm_geo.entropy.integer_layers import MAX_CHANNELS, Affine, Convolution, 
 from ltchm_geo.errors import InvalidWeightsError, UsageError
 from ltchm_geo.timing import StageClock
 
-__all__ = ["ExactCoder", "IntegerNet", "Stepper"]
+__all__ = ["ExactCoder", "IntegerNet", "Stepper", "describe"]
 
-SPEC_VERSION = 0
+#: Keys of a description, by version. In version 0, y has as many channels as z.
+_KEYS = {0: {"version", "channels", "hyper"}, 1: {"version", "channels", "latent_channels", "hyper"}}
 #: Spatial ratio of y to z.
 HYPER_RATIO = 4
 _PARAMETERS = 9
@@ -47,6 +48,13 @@ _LAYERS: dict[str, type[Convolution] | type[Deconvolution] | type[Hybrid]] = {
     "deconv": Deconvolution,
     "hybrid": Hybrid,
 }
+
+
+def describe(channels: int, latent_channels: int, hyper: list[dict[str, Any]]) -> dict[str, Any]:
+    """The description of a network, in the oldest version that can hold it."""
+    if latent_channels == channels:
+        return {"version": 0, "channels": channels, "hyper": hyper}
+    return {"version": 1, "channels": channels, "latent_channels": latent_channels, "hyper": hyper}
 
 
 class IntegerNet:
@@ -72,19 +80,21 @@ class IntegerNet:
         mode: str | None = None,
     ):
         self.device = torch.device(device)
-        if spec.get("version") != SPEC_VERSION or set(spec) != {"version", "channels", "hyper"}:
+        version = spec.get("version")
+        if type(version) is not int or set(spec) != _KEYS.get(version):
             raise InvalidWeightsError("exact network: unknown version or keys of its description; update ltchm_geo")
         self._tiles = _CACHED_TILES if self.device.type == "cpu" else _CHUNK_TILES
         n = self.channels = integer(spec, "channels", 8, MAX_CHANNELS)
+        m = self.latent_channels = integer(spec, "latent_channels", 8, MAX_CHANNELS) if version else n
         store = Store(tensors, self.device, ar.check_mode(mode or ar.pick_mode(self.device), self.device))
         self.dtype = store.dtype
         self._layers = _hyper_layers(store, spec["hyper"], n)
         self._hyper_affine = Affine(store, "hyper_affine", 2 * n)
-        self._context = store.linear("context", _TAPS * n, 2 * n)
+        self._context = store.linear("context", _TAPS * m, 2 * n)
         self._context_affine = Affine(store, "context_affine", 2 * n)
         self._first = store.linear("mlp.0", 4 * n)
         self._hidden = store.linear("mlp.1", self._first.columns)
-        self._last = store.linear("mlp.2", self._hidden.columns, _PARAMETERS * n)
+        self._last = store.linear("mlp.2", self._hidden.columns, _PARAMETERS * m)
         store.finish()
 
     @torch.inference_mode()
@@ -103,8 +113,8 @@ class IntegerNet:
         return ar.affine(x, *affine).permute(0, 3, 1, 2)
 
     def parameters(self, hyper: Tensor, y: Tensor, level: int) -> NDArray[np.int16]:
-        """Parameters (B, P, 9, N) int16 of all latents y (B, N, h, w) int32, positions in wavefront order."""
-        if y.shape != (len(hyper), self.channels, *hyper.shape[2:]):
+        """Parameters (B, P, 9, M) int16 of all latents y (B, M, h, w) int32, positions in wavefront order."""
+        if y.shape != (len(hyper), self.latent_channels, *hyper.shape[2:]):
             raise UsageError(f"y {tuple(y.shape)} does not fit hyper features {tuple(hyper.shape)}")
         h, w = y.shape[2:]
         out = []
@@ -124,11 +134,11 @@ class IntegerNet:
         return latents.to(self.device).clamp(-ar.LIMIT, ar.LIMIT).to(self.dtype)
 
     def mixture(self, taps: Tensor, hyper: Tensor, affine: tuple[Tensor, Tensor]) -> Tensor:
-        """Parameters (rows, 9 N) int16 from the known latents (rows, 12 N) and the hyper features (rows, 2N)."""
+        """Parameters (rows, 9 M) int16 from the known latents (rows, 12 M) and the hyper features (rows, 2N)."""
         context = ar.affine(self._context(taps), *affine)
         x = self._first(torch.cat([hyper, context], dim=1), leaky=1)
         x = self._last(self._hidden(x, leaky=1))
-        x[:, 6 * self.channels :].clamp_(tables.LS_MIN, tables.LS_MAX)
+        x[:, 6 * self.latent_channels :].clamp_(tables.LS_MIN, tables.LS_MAX)
         return x.to(torch.int16)
 
     def context_affine(self, level: int) -> tuple[Tensor, Tensor]:
@@ -171,7 +181,7 @@ class Stepper:
             self._affine = net.context_affine(level)
             cells, narrow = (self._h + 2) * (self._w + 4), net.dtype == torch.int16
             dtype = torch.int8 if narrow else net.dtype
-            self._canvas = torch.zeros(b, cells, net.channels, dtype=dtype, device=net.device)
+            self._canvas = torch.zeros(b, cells, net.latent_channels, dtype=dtype, device=net.device)
         row, column = np.divmod(order, self._w)
         self._cells = torch.from_numpy((row + 2) * (self._w + 4) + column + 2).to(net.device)
         self._taps = torch.from_numpy(ar.causal_taps(self._h, self._w, order)).to(net.device)
@@ -181,23 +191,23 @@ class Stepper:
 
     @torch.inference_mode()
     def fill(self, y: Tensor) -> None:
-        """Make all latents (B, N, h, w) known at once."""
+        """Make all latents (B, M, h, w) known at once."""
         inside = self._fitting(self._net.activation(y)).permute(0, 2, 3, 1)
         self._canvas = F.pad(inside, (0, 0, 2, 2, 2, 0)).reshape(self._canvas.shape)
 
     @torch.inference_mode()
     def step(self, t: int) -> NDArray[np.int16]:
-        """Parameters (B, p, 9, N) int16 of the positions of step `t`."""
-        span, (b, _, n) = self._spans[t], self._canvas.shape
+        """Parameters (B, p, 9, M) int16 of the positions of step `t`."""
+        span, (b, _, m) = self._spans[t], self._canvas.shape
         count = span.stop - span.start
-        taps = self._canvas.index_select(1, self._taps[span].reshape(-1)).reshape(b * count, _TAPS * n)
+        taps = self._canvas.index_select(1, self._taps[span].reshape(-1)).reshape(b * count, _TAPS * m)
         hyper = self._hyper[:, span].reshape(b * count, -1)
         found: NDArray[np.int16] = self._net.mixture(taps, hyper, self._affine).cpu().numpy()
-        return found.reshape(b, count, _PARAMETERS, n)
+        return found.reshape(b, count, _PARAMETERS, m)
 
     @torch.inference_mode()
     def put(self, t: int, y: NDArray[np.int32]) -> None:
-        """Make the latents (B, p, N) of step `t` known."""
+        """Make the latents (B, p, M) of step `t` known."""
         latents = self._fitting(self._net.activation(torch.from_numpy(y)))
         self._canvas.index_copy_(1, self._cells[self._spans[t]], latents)
 
@@ -248,7 +258,7 @@ class ExactCoder:
 
         Parameters
         ----------
-        y, z : (B, N, h, w) and (B, N, h / 4, w / 4) int32, any values, on any device.
+        y, z : (B, M, h, w) and (B, N, h / 4, w / 4) int32, any values, on any device.
         level : quality level 0 ... 112.
         threads : how many the entropy coder may use; default: all cores.
         clock : takes the time of the stages "parameters" and "entropy".
@@ -268,7 +278,7 @@ class ExactCoder:
         """What `rans.encode` and `rans.ideal_bits` take: z, y in wavefront order, and y's parameters."""
         params = self.net.parameters(self.net.hyper_features(z, level), y, level)
         h, w = y.shape[2:]
-        rows = y.cpu().numpy().reshape(len(y), self.net.channels, h * w).transpose(0, 2, 1)
+        rows = y.cpu().numpy().reshape(len(y), self.net.latent_channels, h * w).transpose(0, 2, 1)
         return z.cpu().numpy(), rows[:, np.concatenate(rans.wavefront(h, w))], params
 
     def decode(
@@ -314,13 +324,13 @@ class ExactCoder:
         h, w = latent_shape
         if h % HYPER_RATIO or w % HYPER_RATIO or min(h, w) < HYPER_RATIO:
             raise UsageError(f"latents of {h} x {w} do not have sides in multiples of {HYPER_RATIO}")
-        n, count = self.net.channels, len(streams)
+        n, m, count = self.net.channels, self.net.latent_channels, len(streams)
         with clock("entropy"):
             decoder = rans.Decoder(streams, self.z_cdf, threads)
             z = torch.from_numpy(decoder.z((n, h // HYPER_RATIO, w // HYPER_RATIO)))
         with clock("parameters"):
             stepper = self.net.begin(self.net.hyper_features(z, level), level)
-        ordered = np.empty((count, h * w, n), dtype=np.int32)
+        ordered = np.empty((count, h * w, m), dtype=np.int32)
         at = 0
         for t in range(len(stepper)):
             check()
@@ -334,4 +344,4 @@ class ExactCoder:
             at += found.shape[1]
         y = np.empty_like(ordered)
         y[:, np.concatenate(rans.wavefront(h, w))] = ordered
-        return torch.from_numpy(y).reshape(count, h, w, n).permute(0, 3, 1, 2).contiguous(), z, decoder.finish()
+        return torch.from_numpy(y).reshape(count, h, w, m).permute(0, 3, 1, 2).contiguous(), z, decoder.finish()

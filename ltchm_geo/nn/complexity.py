@@ -115,7 +115,7 @@ def count_complexity(config: ModelConfig, height: int = 256, width: int = 256) -
         model = LTCHM(config)
         quality = torch.zeros(1)
         x = torch.zeros(1, 3, height, width)
-        y = torch.zeros(1, n, height // 16, width // 16)
+        y = torch.zeros(1, config.latent, height // 16, width // 16)
         z = torch.zeros(1, n, height // 64, width // 64)
         features = torch.zeros(1, 2 * n, height // 16, width // 16)
         context = count_cost(model.context, y, quality)

@@ -25,8 +25,10 @@ class ModelConfig:
     Attributes
     ----------
     channels : int
-        N, the paper's C: width of g_a and g_s and channels of y. 128, 192 and 256 in the paper; a multiple of
-        `head_dim` and of 8.
+        N, the paper's C: width of g_a and g_s. 128, 192 and 256 in the paper; a multiple of `head_dim` and of 8.
+    latent_channels : int
+        M, the channels of y; 0 stands for N, as in the paper's text, while its Tab. 1 says 2N. M numbers for 256 pixels
+        are what bounds the quality at high rates (docs/decisions/0009-latent-channels.md).
     parameter_width : int
         Hidden width of the 1x1 parameter network (640 in the published model).
     head_dim, window : int
@@ -44,6 +46,7 @@ class ModelConfig:
     """
 
     channels: int = 128
+    latent_channels: int = 0
     parameter_width: int = 640
     head_dim: int = 32
     window: int = 4
@@ -59,14 +62,21 @@ class ModelConfig:
             raise InvalidWeightsError("model config: sizes must be integers from 1 to 4096")
         if self.window > MAX_WINDOW:  # attention takes memory by its fourth power
             raise InvalidWeightsError(f"model config: window={self.window} is larger than {MAX_WINDOW}")
-        if self.reduction > self.channels:
+        if self.reduction > min(self.channels, self.latent):
             raise InvalidWeightsError(f"model config: a reduction of {self.reduction} leaves no channels")
         if self.channels % self.head_dim or self.channels % 8:
             raise InvalidWeightsError(f"model config: channels={self.channels} must be a multiple of 8 and of head_dim")
+        if not isinstance(self.latent_channels, int) or not 0 <= self.latent_channels <= 4096 or self.latent % 8:
+            raise InvalidWeightsError("model config: latent_channels must be 0 or a multiple of 8 up to 4096")
         if not isinstance(self.dam_gain, bool):
             raise InvalidWeightsError("model config: dam_gain must be true or false")
         if self.dam not in ("latent", "table1") or self.hpham not in ("8x8", "table2"):
             raise InvalidWeightsError("model config: unknown variant of dam or hpham")
+
+    @property
+    def latent(self) -> int:
+        """M, the channels of y."""
+        return self.latent_channels or self.channels
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready dictionary."""

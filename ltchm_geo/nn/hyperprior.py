@@ -16,6 +16,9 @@ from ltchm_geo.nn.attention import HPHAM
 from ltchm_geo.nn.config import MIXTURES, ModelConfig
 from ltchm_geo.nn.layers import LEAKY_SLOPE, QualityAffine, QualityScale, conv1x1, conv3x3, deconv3x3
 
+#: Per latent: a logit, a mean and a log2(sigma) for each component.
+PARAMETERS = 3 * MIXTURES
+
 
 def _act() -> nn.Module:
     return nn.LeakyReLU(LEAKY_SLOPE)
@@ -26,16 +29,16 @@ def _hpham(config: ModelConfig) -> HPHAM:
 
 
 class HyperAnalysis(nn.Module):
-    """h_a: y (B, N, H, W) to z (B, N, H/4, W/4). Runs in floating point: nothing decoded depends on it."""
+    """h_a: y (B, M, H, W) to z (B, N, H/4, W/4). Runs in floating point: nothing decoded depends on it."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        n = config.channels
-        self.scale = QualityScale(n, exponent=-0.25)
+        n, m = config.channels, config.latent
+        self.scale = QualityScale(m, exponent=-0.25)
         if config.hpham == "table2":
-            entry: list[nn.Module] = [conv3x3(n, 2 * n), _hpham(config), conv3x3(2 * n, n), _act(), conv3x3(n, n)]
+            entry: list[nn.Module] = [conv3x3(m, 2 * n), _hpham(config), conv3x3(2 * n, n), _act(), conv3x3(n, n)]
         else:
-            entry = [conv3x3(n, n), _act(), conv3x3(n, n)]
+            entry = [conv3x3(m, n), _act(), conv3x3(n, n)]
         self.layers = nn.Sequential(
             *entry,
             _act(),
@@ -87,42 +90,42 @@ class MaskedContext(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        n = config.channels
-        self.conv = nn.Conv2d(n, 2 * n, self.SIZE, padding=self.SIZE // 2)
+        m, n = config.latent, config.channels
+        self.conv = nn.Conv2d(m, 2 * n, self.SIZE, padding=self.SIZE // 2)
         mask = (torch.arange(self.SIZE**2) < self.KNOWN).float().reshape(1, 1, self.SIZE, self.SIZE)
         self.register_buffer("mask", mask, persistent=False)
         self.mask: Tensor
         self.affine = QualityAffine(2 * n)
 
     def forward(self, y: Tensor, quality: Tensor) -> Tensor:
-        """Features of the quantised latent `y` (B, N, H, W); outside the tile it counts as zero."""
+        """Features of the quantised latent `y` (B, M, H, W); outside the tile it counts as zero."""
         features = F.conv2d(y, self.conv.weight * self.mask, self.conv.bias, padding=self.SIZE // 2)
         return cast(Tensor, self.affine(features, quality))
 
 
 class ParameterNetwork(nn.Module):
-    """1x1 convolutions 4N -> 640 -> 640 -> 9N: mixture parameters from hyper and context features.
+    """1x1 convolutions 4N -> 640 -> 640 -> 9M: mixture parameters from hyper and context features.
 
     The output's channels are ordered (parameter, component, latent channel) with the parameters logit, mean and
-    log2(sigma), so it reshapes to (B, 3, K, N, H, W).
+    log2(sigma), so it reshapes to (B, 3, K, M, H, W).
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        n, width = config.channels, config.parameter_width
+        n, m, width = config.channels, config.latent, config.parameter_width
         self.layers = nn.Sequential(
-            conv1x1(4 * n, width), _act(), conv1x1(width, width), _act(), conv1x1(width, 3 * MIXTURES * n)
+            conv1x1(4 * n, width), _act(), conv1x1(width, width), _act(), conv1x1(width, PARAMETERS * m)
         )
-        self._spread_components(n)
+        self._spread_components(m)
 
     @torch.no_grad()
-    def _spread_components(self, n: int) -> None:
+    def _spread_components(self, channels: int) -> None:
         """Start the components at different widths; identical ones would receive identical gradients for long."""
         bias = cast(Tensor, cast(nn.Conv2d, self.layers[-1]).bias)
         bias.zero_()
         sigma = torch.tensor([-1.0, 0.5, 2.0])
-        bias[2 * MIXTURES * n :] = sigma.repeat_interleave(n)
+        bias[2 * MIXTURES * channels :] = sigma.repeat_interleave(channels)
 
     def forward(self, hyper: Tensor, context: Tensor) -> Tensor:
-        """(B, 2N, H, W) twice -> (B, 9N, H, W)."""
+        """(B, 2N, H, W) twice -> (B, 9M, H, W)."""
         return cast(Tensor, self.layers(torch.cat([hyper, context], dim=1)))

@@ -49,7 +49,9 @@ class LTCHM(nn.Module):
         self.context, self.parameter_net = MaskedContext(config), ParameterNetwork(config)
         self.prior = FactorisedPrior(config.channels)
 
-    def forward(self, x: Tensor, quality: Tensor, *, mixed_precision: bool = False) -> Estimate:
+    def forward(
+        self, x: Tensor, quality: Tensor, *, mixed_precision: bool = False, free_from: int | None = None
+    ) -> Estimate:
         """Estimate rate and reconstruction.
 
         In training mode rates are taken under uniform noise (Sec. 2.1), in evaluation mode of the integers. Everything
@@ -64,25 +66,28 @@ class LTCHM(nn.Module):
             Positions in [0, 7].
         mixed_precision : bool
             Run g_a and g_s in bfloat16; rates stay in float32.
+        free_from : int
+            What latent channels from this one on cost is not charged to g_a.
         """
         with autocast(x, mixed_precision):
             y = self.g_a(x, quality).float()
         z = self.h_a(y, quality)
         y_hat, z_hat = round_through(y), round_through(z)
         parameters = self.parameters_of(y_hat, z_hat, quality)
-        bits_y = bits_per_image(mixture_likelihood(for_rate(y, y_hat, self.training), parameters))
+        charged = y if free_from is None else torch.cat([y[:, :free_from], y[:, free_from:].detach()], dim=1)
+        bits_y = bits_per_image(mixture_likelihood(for_rate(charged, y_hat, self.training), parameters))
         bits_z = bits_per_image(self.prior(for_rate(z, z_hat, self.training)))
         with autocast(x, mixed_precision):
             x_hat = self.g_s(y_hat, quality).float()
         return Estimate(x_hat, bits_y, bits_z)
 
     def parameters_of(self, y_hat: Tensor, z_hat: Tensor, quality: Tensor) -> Tensor:
-        """Mixture parameters (B, 9N, H/16, W/16) of integer latents: the float form of the exact path."""
+        """Mixture parameters (B, 9M, H/16, W/16) of integer latents: the float form of the exact path."""
         out: Tensor = self.parameter_net(self.h_s(z_hat, quality), self.context(y_hat, quality))
         return out
 
     def analyse(self, x: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-        """Integer latents y (B, N, H/16, W/16) and z (B, N, H/64, W/64), int32."""
+        """Integer latents y (B, M, H/16, W/16) and z (B, N, H/64, W/64), int32."""
         y = self.g_a(x, quality)
         z = self.h_a(y, quality)
         return torch.round(y).int(), torch.round(z).int()

@@ -15,33 +15,33 @@ from ltchm_geo.types import Sides
 _ALONE = Sides()
 
 
-def _attention(config: ModelConfig, *, always: bool) -> nn.Module:
+def _attention(config: ModelConfig, channels: int, *, always: bool) -> nn.Module:
     if not always and config.dam == "latent":
         return nn.Identity()
-    return DAM(config.channels, reduction=config.reduction, groups=config.groups, gain=config.dam_gain)
+    return DAM(channels, reduction=config.reduction, groups=config.groups, gain=config.dam_gain)
 
 
 class Analysis(nn.Module):
-    """g_a: pixels (B, 3, H, W), nominally in [0, 1], to the latent y (B, N, H/16, W/16).
+    """g_a: pixels (B, 3, H, W), nominally in [0, 1], to the latent y (B, M, H/16, W/16).
 
     Per-quality scales stand before each later down-sampling and at y itself, where they set the quantiser step.
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        n = config.channels
+        n, m = config.channels, config.latent
         self.down1 = DownBlock(3, n)
-        self.stage1 = nn.Sequential(_attention(config, always=False), ResidualBlock(n))
+        self.stage1 = nn.Sequential(_attention(config, n, always=False), ResidualBlock(n))
         self.scale1 = QualityScale(n)
         self.down2 = DownBlock(n, n)
-        self.stage2 = nn.Sequential(_attention(config, always=True), ResidualBlock(n))
+        self.stage2 = nn.Sequential(_attention(config, n, always=True), ResidualBlock(n))
         self.scale2 = QualityScale(n)
         self.down3 = DownBlock(n, n)
-        self.stage3 = nn.Sequential(_attention(config, always=False), ResidualBlock(n))
+        self.stage3 = nn.Sequential(_attention(config, n, always=False), ResidualBlock(n))
         self.scale3 = QualityScale(n)
-        self.down4 = conv3x3(n, n, stride=2)
-        self.stage4 = _attention(config, always=True)
-        self.scale4 = QualityScale(n, exponent=0.45)
+        self.down4 = conv3x3(n, m, stride=2)
+        self.stage4 = _attention(config, m, always=True)
+        self.scale4 = QualityScale(m, exponent=0.45)
 
     def forward(self, x: Tensor, quality: Tensor) -> Tensor:
         """Latent in units of the quantiser step at `quality` (B,)."""
@@ -53,19 +53,19 @@ class Analysis(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """g_s: the latent (B, N, H/16, W/16) back to pixels (B, 3, H, W); mirror of `Analysis`."""
+    """g_s: the latent (B, M, H/16, W/16) back to pixels (B, 3, H, W); mirror of `Analysis`."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        n = config.channels
-        self.scale4 = QualityScale(n, exponent=-0.45)
-        self.stage4 = nn.Sequential(_attention(config, always=True), ResidualBlock(n))
-        self.scale3 = QualityScale(n)
-        self.up3 = UpBlock(n, n)
-        self.stage3 = nn.Sequential(_attention(config, always=False), ResidualBlock(n))
+        n, m = config.channels, config.latent
+        self.scale4 = QualityScale(m, exponent=-0.45)
+        self.stage4 = nn.Sequential(_attention(config, m, always=True), ResidualBlock(m))
+        self.scale3 = QualityScale(m)
+        self.up3 = UpBlock(m, n)
+        self.stage3 = nn.Sequential(_attention(config, n, always=False), ResidualBlock(n))
         self.scale2 = QualityScale(n)
         self.up2 = UpBlock(n, n)
-        self.stage2 = nn.Sequential(_attention(config, always=True), ResidualBlock(n))
+        self.stage2 = nn.Sequential(_attention(config, n, always=True), ResidualBlock(n))
         self.scale1 = QualityScale(n)
         self.up1 = UpBlock(n, n)
         self.stage1 = ResidualBlock(n)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ltchm_geo.entropy import arithmetic as ar
 from ltchm_geo.entropy import rans, tables
 from ltchm_geo.entropy.integer_layers import LEVELS_PER_ANCHOR
-from ltchm_geo.entropy.integer_net import SPEC_VERSION, ExactCoder
+from ltchm_geo.entropy.integer_net import ExactCoder, describe
 from ltchm_geo.errors import UsageError
 from ltchm_geo.nn.attention import HybridStage
 from ltchm_geo.nn.hyperprior import MaskedContext
@@ -35,7 +35,7 @@ _Floats = NDArray[np.float64]
 
 _WEIGHT_BITS = 24  # no weight needs finer steps: an activation of full range then moves its sum by 2**-9
 #: Fraction bits of the output: logits 1/256, means 1/64, log2(sigma) 1/16.
-_OUTPUT_BITS = (8, 6, 4)
+OUTPUT_BITS = (8, 6, 4)
 
 
 @torch.no_grad()
@@ -67,11 +67,7 @@ def integerise(model: LTCHM, calibration: Iterable[Latents]) -> tuple[dict[str, 
     exact = deepcopy(model).double().eval().cpu()
     peaks = observe(exact, calibration)
     writer = _Writer(peaks)
-    spec = {
-        "version": SPEC_VERSION,
-        "channels": exact.config.channels,
-        "hyper": _hyper(writer, exact),
-    }
+    spec = describe(exact.config.channels, exact.config.latent, _hyper(writer, exact))
     _parameters(writer, exact)
     writer.tensors["z_cdf"] = prior_tables(exact.prior)
     return writer.tensors, spec
@@ -261,8 +257,8 @@ def _depthwise(writer: _Writer, name: str, stage: HybridStage) -> NDArray[np.int
 
 
 def _parameters(writer: _Writer, model: LTCHM) -> None:
-    peaks, n = writer.peaks, model.config.channels
-    kernel = _array(model.context.conv.weight).transpose(2, 3, 1, 0).reshape(-1, n, 2 * n)[: MaskedContext.KNOWN]
+    peaks, n, m = writer.peaks, model.config.channels, model.config.latent
+    kernel = _array(model.context.conv.weight).transpose(2, 3, 1, 0).reshape(-1, m, 2 * n)[: MaskedContext.KNOWN]
     features = peaks.bits(model.context.affine, "in")
     writer.sums("context", kernel.reshape(-1, 2 * n), _bias(model.context.conv), 0, features)
     context, hyper = peaks.bits(model.context.affine, "out"), peaks.bits(model.h_s.affine, "out")
@@ -273,7 +269,7 @@ def _parameters(writer: _Writer, model: LTCHM) -> None:
         after = peaks.bits(layers[2 * i + 1], "out")
         writer.sums(f"mlp.{i}", _matrix(layers[2 * i]), _bias(layers[2 * i]), bits, after)
         bits = after
-    writer.sums("mlp.2", _matrix(layers[4]), _bias(layers[4]), bits, np.repeat(_OUTPUT_BITS, 3 * n))
+    writer.sums("mlp.2", _matrix(layers[4]), _bias(layers[4]), bits, np.repeat(OUTPUT_BITS, 3 * m))
 
 
 # --- the factorised prior --------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ltchm_geo.baselines import registry
+from ltchm_geo.device import has_bfloat16
 from ltchm_geo.errors import UsageError
 from ltchm_geo.nn.config import LEVELS_PER_ANCHOR, level_to_lambda
 from ltchm_geo.nn.model import LTCHM
@@ -29,6 +30,7 @@ from ltchm_geo.training.augment import augment
 from ltchm_geo.training.data import Sampler
 from ltchm_geo.training.optim import make_optimizer
 from ltchm_geo.training.recipe import Recipe
+from ltchm_geo.training.widen import widen_latent
 
 _FORMAT = "ltchm-checkpoint-1"
 TILE_PIXELS = 256**2
@@ -72,9 +74,11 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, kind=recipe.optimizer, lr=recipe.lr, muon_lr=recipe.muon_lr)
         self._base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self._network = torch.compile(self.model) if recipe.compile else self.model
+        self._mixed_precision = recipe.mixed_precision and has_bfloat16(device)
         self.generator = torch.Generator(device).manual_seed(recipe.seed)
         self._chooser = self.generator if device.type == "cpu" else torch.Generator().manual_seed(recipe.seed)
         self.step = 0
+        self.trained_latent: int | None = None  # channels of y that came from other weights; the others are new
         self.decay: tuple[int, int] | None = None  # (first step, number of steps) of the decay branch
         # On the device, so that no step waits for an answer from it.
         self._skipped = torch.zeros((), dtype=torch.int64, device=device)
@@ -89,6 +93,12 @@ class Trainer:
     def usual_norm(self) -> float:
         """Slow mean of the gradient's norm."""
         return float(self._usual_norm)
+
+    def start_from(self, trained: LTCHM) -> None:
+        """Take over the weights of a trained network, which may have fewer latent channels; before the first step."""
+        widen_latent(trained, cast(LTCHM, self.model))
+        self.trained_latent = trained.config.latent
+        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     def begin_decay(self, steps: int) -> None:
         """From here on, take the learning rate down to 1 % of itself along a cosine within `steps` steps."""
@@ -131,7 +141,7 @@ class Trainer:
         quality = recipe.quality_low + uniform * (recipe.quality_high - recipe.quality_low)
         for group, base in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
             group["lr"] = base * self._lr_factor()
-        estimate = self._network(x, quality, mixed_precision=recipe.mixed_precision)
+        estimate = self._network(x, quality, mixed_precision=self._mixed_precision, **self._free())
         bpp = (estimate.bits_y + estimate.bits_z) / (size * size)
         mse = ((estimate.x_hat - x) ** 2).flatten(1).mean(1)
         lagrangian = level_to_lambda(0) * torch.exp2(quality)
@@ -143,6 +153,11 @@ class Trainer:
         self.step += 1
         self._update_average()
         return torch.stack([loss, bpp.mean(), mse.mean()]).detach().double()
+
+    def _free(self) -> dict[str, int]:
+        """While new latent channels awaken, their rate is not charged to g_a."""
+        awakening = self.trained_latent is not None and self.step < self.recipe.awaken
+        return {"free_from": cast(int, self.trained_latent)} if awakening else {}
 
     def _guarded_step(self) -> None:
         """Clip and update, but drop the rare step whose gradient is far larger than usual (counted in `skipped`).
@@ -191,6 +206,7 @@ class Trainer:
         facts = {
             "step": self.step,
             "decay": self.decay,
+            "trained_latent": self.trained_latent,
             "skipped": self.skipped,
             "usual_norm": self.usual_norm,
             "recipe": self.recipe.to_dict(),
@@ -212,7 +228,7 @@ class Trainer:
         for name, parameter in self.model.named_parameters():
             own = _strip(tensors, f"optimizer.{name}:")
             self.optimizer.state[parameter] = {k: v.to(self.device) for k, v in own.items()}
-        self.step = facts["step"]
+        self.step, self.trained_latent = facts["step"], facts.get("trained_latent")
         self._restore_random(tensors)
         self._skipped.fill_(facts["skipped"])
         self._usual_norm.fill_(facts["usual_norm"])

@@ -12,6 +12,8 @@ from typing import Any, cast, overload
 import torch
 from torch import Tensor, nn
 
+from ltchm_geo.device import has_bfloat16
+
 #: Quintic Newton-Schulz coefficients that push singular values to about 1 (Jordan et al., 2024).
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
@@ -20,7 +22,7 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
     """Nearest-to-orthogonal matrices (..., m, n), approximately: their singular values come to lie near 1."""
     a, b, c = _NEWTON_SCHULZ
     tall = matrix.shape[-2] > matrix.shape[-1]
-    x = matrix.bfloat16()
+    x = matrix.bfloat16() if has_bfloat16(matrix.device) else matrix.float()
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(iterations):

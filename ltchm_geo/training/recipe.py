@@ -36,6 +36,9 @@ class Recipe:
         Learning rates of the constant phase.
     warmup : int
         Steps of linear warm-up.
+    awaken : int
+        Steps during which what latent channels cost that a start from narrower weights added is not charged to g_a.
+        Charged at once they would be silenced before g_s has learned to read them.
     ema : float
         Decay of the exponential moving average of the weights, which is what gets exported.
     clip : float
@@ -45,7 +48,7 @@ class Recipe:
     rate_weight_power : float
         Each sample's loss is multiplied by (lambda / 1024) ** -power: without it, high rates own the gradient.
     mixed_precision : bool
-        bfloat16 in g_a and g_s.
+        bfloat16 in g_a and g_s, where the device has it in hardware.
     compile : bool
         Let `torch.compile` fuse the network's small operations; worth its minutes of start-up on a GPU.
     seed : int
@@ -64,6 +67,7 @@ class Recipe:
     lr: float = 1e-3
     muon_lr: float = 5e-3
     warmup: int = 200
+    awaken: int = 0
     ema: float = 0.998
     clip: float = 1.0
     quality_low: float = 0.0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ltchm_geo.baselines.registry import count
+from ltchm_geo.device import has_bfloat16
 from ltchm_geo.training.recipe import Recipe
 
 __all__ = ["Throughput", "matrix_rate"]
@@ -34,7 +35,7 @@ class Throughput:
     @classmethod
     def measure(cls, recipe: Recipe, device: torch.device) -> Throughput:
         """Count the recipe's network and time matrix products on the device."""
-        types = [torch.float32, torch.bfloat16] if recipe.mixed_precision else [torch.float32]
+        types = [torch.float32, torch.bfloat16] if recipe.mixed_precision and has_bfloat16(device) else [torch.float32]
         rate = max(matrix_rate(device, dtype) for dtype in types)
         return cls(count(recipe.architecture, recipe.architecture_options).macs, rate)
 
