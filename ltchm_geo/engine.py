@@ -81,6 +81,12 @@ class Engine:
         self.threads = cpu.core_count()
         exact = {k.removeprefix("entropy."): v for k, v in weights.tensors.items() if k.startswith("entropy.")}
         self.coder = ExactCoder.from_tensors(exact, weights.document("ltchm_entropy"), device=str(device))
+        held, needed = (
+            (self.coder.net.channels, self.coder.net.latent_channels),
+            (self.config.channels, self.config.latent),
+        )
+        if held != needed:
+            raise InvalidWeightsError(f"{weights.path}: the exact network has {held} channels, the transforms {needed}")
         self._folded: dict[tuple[str, int, Precision], Any] = {}
         self._lock = threading.Lock()
 
@@ -135,7 +141,7 @@ class Engine:
         *,
         sides: Sequence[Sides] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents y (B, N, T/16, T/16) and z (B, N, T/64, T/64), int32 on the device, of tiles as `encode` takes."""
+        """Latents y (B, M, T/16, T/16) and z (B, N, T/64, T/64), int32 on the device, of tiles as `encode` takes."""
         clock = clock or StageClock()
         (g_a, quality), (h_a, _) = self._at("g_a", level), self._at("h_a", level)
 
@@ -155,7 +161,7 @@ class Engine:
     def decode_latents(
         self, streams: Sequence[bytes], level: int, tile: int, clock: StageClock | None = None
     ) -> tuple[torch.Tensor, NDArray[np.bool_]]:
-        """Latents y (B, N, T/16, T/16) int32 and, per tile, whether its stream was intact (y means nothing if not)."""
+        """Latents y (B, M, T/16, T/16) int32 and, per tile, whether its stream was intact (y means nothing if not)."""
         clock = clock or StageClock()
         shape = (tile // 16, tile // 16)
 
@@ -176,9 +182,9 @@ class Engine:
         sides: Sequence[Sides] | None = None,
         precision: Precision | None = None,
     ) -> NDArray[np.float32]:
-        """Pixels (B, 3, T, T) float32 in the model's range from latents y (B, N, T/16, T/16).
+        """Pixels (B, 3, T, T) float32 in the model's range from latents y (B, M, T/16, T/16).
 
-        With `sides`, y is (B, N, T/16 + 2, T/16 + 2): on the sides where a tile has a neighbour, g_s sees the row or
+        With `sides`, y is (B, M, T/16 + 2, T/16 + 2): on the sides where a tile has a neighbour, g_s sees the row or
         column that is more; on the others it is not looked at. `precision` overrides the engine's.
         """
         clock = clock or StageClock()

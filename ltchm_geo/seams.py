@@ -40,14 +40,14 @@ def with_neighbours(y: torch.Tensor, rows: NDArray[np.intp]) -> torch.Tensor:
 
     Parameters
     ----------
-    y : (K, N, h, w)
+    y : (K, M, h, w)
         Latents of tiles, in any order.
     rows : (B, 3, 3)
         Per tile wanted, where in `y` its neighbours are, and in the middle itself; -1 for those that are not there.
 
     Returns
     -------
-    (B, N, h + 2, w + 2). What is missing repeats the nearest latent of the tile itself.
+    (B, M, h + 2, w + 2). What is missing repeats the nearest latent of the tile itself.
     """
     own = y[torch.from_numpy(rows[:, 1, 1]).to(y.device)]
     count, channels, height, width = own.shape
@@ -103,7 +103,7 @@ def in_order(results: Sequence[torch.Tensor], parts: Sequence[Part]) -> torch.Te
 class LatentCache:
     """Latents of tiles at the rim of what was decoded, as their neighbours will be asked for next. Thread-safe.
 
-    Keys are (pyramid level, array, tile); values the tile's quality level and latents (N, h, w).
+    Keys are (pyramid level, array, tile); values the tile's quality level and latents (M, h, w).
     """
 
     def __init__(self, limit: int = _CACHE_BYTES):
@@ -145,7 +145,7 @@ class Surroundings:
         Of each payload. Those after the first `wanted` are neighbours whose pixels nobody wants.
     wanted : int
     known : dict
-        Level and latents (N, h, w) of tiles that need not be decoded; those that are decoded are added.
+        Level and latents (M, h, w) of tiles that need not be decoded; those that are decoded are added.
     """
 
     grid: TileGrid

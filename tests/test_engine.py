@@ -1,5 +1,6 @@
 """Which weights and precision an engine takes, and that a tile's pixels depend on nothing else."""
 
+import json
 import shutil
 import threading
 from pathlib import Path
@@ -10,7 +11,9 @@ import torch
 
 from ltchm_geo import cpu, weights
 from ltchm_geo.engine import PRECISION_VARIABLE, Engine, default_precision, load_engine
-from ltchm_geo.errors import UsageError
+from ltchm_geo.errors import InvalidWeightsError, UsageError
+from ltchm_geo.nn.config import ModelConfig
+from ltchm_geo.nn.model import LTCHM
 
 CPU = torch.device("cpu")
 CPUINFO = Path("/proc/cpuinfo")
@@ -47,6 +50,21 @@ def test_environment_names_the_precision(tiny, monkeypatch):
     monkeypatch.setenv(PRECISION_VARIABLE, "float16")
     with pytest.raises(UsageError, match="LTCHM_PRECISION=float16"):
         load_engine(device="cpu")
+
+
+def test_transforms_and_exact_network_must_agree(tiny):
+    """Or the latents of one would not fit the other, in the middle of a scene."""
+    sound = weights.load()
+    config = sound.config | {"channels": 64}
+    metadata = dict(sound.metadata) | {"ltchm_config": json.dumps(config)}
+    with torch.device("meta"):
+        wide = LTCHM(ModelConfig.from_dict(config))
+    floats = {f"nn.{k}": np.zeros(v.shape, np.float32) for k, v in wide.state_dict().items()}
+    kept = ("nn.g_a.", "nn.g_s.", "nn.h_a.")
+    exact = {k: v for k, v in sound.tensors.items() if k.startswith("entropy.")}
+    tensors = {k: v for k, v in floats.items() if k.startswith(kept)} | exact
+    with pytest.raises(InvalidWeightsError, match=r"\(32, 32\) channels, the transforms \(64, 64\)"):
+        Engine(weights.LoadedWeights(sound.entry, sound.path, metadata, tensors), CPU)
 
 
 def test_weights_keep_the_tag_of_their_folder(tiny, tmp_path, monkeypatch):

@@ -349,6 +349,14 @@ def test_coding_path_repeats_the_training_path():
 # --- configuration ----------------------------------------------------------------------------------------------------
 
 
+def test_latent_channels_are_as_many_as_the_network_is_wide_unless_named():
+    assert ModelConfig(channels=192).latent == 192
+    model = LTCHM(ModelConfig(channels=32, latent_channels=72, parameter_width=32))
+    y, z = model.analyse(torch.rand(1, 3, 128, 128), torch.tensor([3.0]))
+    assert (y.shape, z.shape) == ((1, 72, 8, 8), (1, 32, 2, 2))
+    assert model(torch.rand(1, 3, 128, 128), torch.tensor([3.0])).x_hat.shape == (1, 3, 128, 128)
+
+
 def test_config_round_trips_and_rejects_what_it_does_not_know():
     config = ModelConfig(channels=192, dam="table1")
     assert ModelConfig.from_dict(config.to_dict()) == config
@@ -357,7 +365,19 @@ def test_config_round_trips_and_rejects_what_it_does_not_know():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"channels": 100}, {"channels": 0}, {"window": "4"}, {"dam": "none"}, {"hpham": "4x4"}]
+    "wrong",
+    [
+        {"channels": 100},
+        {"channels": 0},
+        {"latent_channels": 100},
+        {"latent_channels": -8},
+        {"latent_channels": 4104},
+        {"latent_channels": "192"},
+        {"latent_channels": 8, "reduction": 16},
+        {"window": "4"},
+        {"dam": "none"},
+        {"hpham": "4x4"},
+    ],
 )
 def test_config_rejects_impossible_networks(wrong):
     with pytest.raises(InvalidWeightsError, match="model config"):

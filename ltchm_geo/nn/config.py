@@ -60,14 +60,18 @@ class ModelConfig:
         sizes = (self.channels, self.parameter_width, self.head_dim, self.window, self.reduction, self.groups)
         if not all(isinstance(v, int) and 1 <= v <= 4096 for v in sizes):
             raise InvalidWeightsError("model config: sizes must be integers from 1 to 4096")
+        if (
+            not isinstance(self.latent_channels, int)
+            or not 0 <= self.latent_channels <= 4096
+            or self.latent_channels % 8
+        ):
+            raise InvalidWeightsError("model config: latent_channels must be 0 or a multiple of 8 up to 4096")
         if self.window > MAX_WINDOW:  # attention takes memory by its fourth power
             raise InvalidWeightsError(f"model config: window={self.window} is larger than {MAX_WINDOW}")
         if self.reduction > min(self.channels, self.latent):
             raise InvalidWeightsError(f"model config: a reduction of {self.reduction} leaves no channels")
         if self.channels % self.head_dim or self.channels % 8:
             raise InvalidWeightsError(f"model config: channels={self.channels} must be a multiple of 8 and of head_dim")
-        if not isinstance(self.latent_channels, int) or not 0 <= self.latent_channels <= 4096 or self.latent % 8:
-            raise InvalidWeightsError("model config: latent_channels must be 0 or a multiple of 8 up to 4096")
         if not isinstance(self.dam_gain, bool):
             raise InvalidWeightsError("model config: dam_gain must be true or false")
         if self.dam not in ("latent", "table1") or self.hpham not in ("8x8", "table2"):
