@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -269,10 +270,12 @@ def test_quality_layers_scale_and_shift_by_the_anchors():
 
 @pytest.mark.parametrize("kind", [Analysis, Synthesis])
 @pytest.mark.parametrize("quality", [0.0, 3.3125, 7.0])
+@pytest.mark.parametrize("variant", [{}, {"skip": "2x2", "latent_channels": 48}])
 @torch.no_grad()
-def test_folded_scales_are_the_same_function(kind, quality):
-    transform = shake(kind(TINY)).double()  # GDN amplifies rounding; in double precision equality shows
-    x = (torch.rand(2, 3, 64, 64) if kind is Analysis else torch.randint(-9, 10, (2, 32, 4, 4))).double()
+def test_folded_scales_are_the_same_function(kind, quality, variant):
+    config = replace(TINY, **variant)
+    transform = shake(kind(config)).double()  # GDN amplifies rounding; in double precision equality shows
+    x = (torch.rand(2, 3, 64, 64) if kind is Analysis else torch.randint(-9, 10, (2, config.latent, 4, 4))).double()
     plain = transform(x, torch.full((2,), quality))
     folded = copy.deepcopy(transform)
     fold_quality(folded, quality)
@@ -289,6 +292,18 @@ def test_down_block_skip_is_a_strided_convolution():
     skip = F.conv2d(x, block.skip.weight, block.skip.bias, stride=2)
     plain = block.norm(block.conv2(leaky_relu(block.conv1(x)))) + skip
     torch.testing.assert_close(block(x), plain)
+
+
+@torch.no_grad()
+def test_wide_skips_lose_nothing_at_first():
+    """Four pixels of three bands are twelve numbers: through the skips alone, twelve channels hold them all."""
+    down, up, x = DownBlock(3, 12, "2x2"), UpBlock(12, 3, "2x2"), torch.randn(2, 3, 8, 8)
+    up.skip.weight.copy_(down.skip.weight)  # (12, 3, 2, 2), both: a rotation and its inverse
+    for block in (down, up):
+        block.skip.bias.zero_()
+        block.conv2.weight.zero_()
+        block.conv2.bias.zero_()
+    torch.testing.assert_close(up(down(x)), x)
 
 
 @torch.no_grad()
@@ -377,6 +392,7 @@ def test_config_round_trips_and_rejects_what_it_does_not_know():
         {"window": "4"},
         {"dam": "none"},
         {"hpham": "4x4"},
+        {"skip": "3x3"},
     ],
 )
 def test_config_rejects_impossible_networks(wrong):

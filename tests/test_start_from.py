@@ -16,7 +16,7 @@ from ltchm_geo.nn.model import LTCHM
 from ltchm_geo.training.dequantise import fit_prior, float_model
 from ltchm_geo.training.export import float_tensors
 from ltchm_geo.training.integerise import integerise
-from ltchm_geo.training.widen import widen_latent
+from ltchm_geo.training.widen import widen
 from ltchm_geo.weights import LoadedWeights, load
 
 
@@ -88,7 +88,7 @@ def test_prior_is_fitted_to_any_table():
 def test_a_wider_latent_codes_as_before(gain):
     config = replace(TINY, dam_gain=gain)
     trained, wide = shaken(config), LTCHM(replace(config, latent_channels=72)).eval()
-    widen_latent(trained, wide)
+    widen(trained, wide)
     x, quality = torch.rand(1, 3, 128, 128), torch.tensor([2.5])
     with torch.no_grad():
         y, y_wide = trained.g_a(x, quality), wide.g_a(x, quality)
@@ -101,6 +101,17 @@ def test_a_wider_latent_codes_as_before(gain):
         torch.testing.assert_close(wide.h_a(y_wide, quality), trained.h_a(y, quality))
         mixtures, before = wide.parameters_of(y_wide, z, quality), trained.parameters_of(y, z, quality)
         torch.testing.assert_close(mixtures.unflatten(1, (9, 72))[:, :, :32], before.unflatten(1, (9, 32)))
+
+
+def test_wider_skips_begin_as_what_they_replace():
+    trained, wide = shaken(TINY), LTCHM(replace(TINY, latent_channels=64, skip="2x2")).eval()
+    widen(trained, wide)
+    x, quality = torch.rand(1, 3, 128, 128), torch.tensor([2.5])
+    with torch.no_grad():
+        y = trained.g_a(x, quality)
+        torch.testing.assert_close(wide.g_a(x, quality)[:, :32], y)
+        y_wide = torch.nn.functional.pad(torch.round(y), (0, 0, 0, 0, 0, 32))
+        torch.testing.assert_close(wide.g_s(y_wide, quality), trained.g_s(torch.round(y), quality))
 
 
 def test_the_new_channels_learn():
@@ -145,5 +156,5 @@ def test_awakening_ends_and_outlives_a_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("change", [{"parameter_width": 48}, {"latent_channels": 24}, {"hpham": "table2"}])
 def test_networks_that_do_not_fit_are_refused(change):
-    with pytest.raises(UsageError, match="only latent_channels may differ"):
+    with pytest.raises(UsageError, match="only latent_channels and skip may differ"):
         make_trainer(model=replace(TINY, **change)).start_from(LTCHM(TINY))

@@ -41,6 +41,9 @@ class ModelConfig:
     dam_gain : bool
         A learned gain per channel on what dynamic attention adds, zero at the start: the network then trains as fast as
         one without attention (docs/training_log.md) instead of far slower.
+    skip : {"1x1", "2x2"}
+        The way beside a down- or up-sampling block: Tab. 1's 1x1 convolution of every fourth pixel, or a 2x2 one of all
+        of them, by which what a block cannot handle yet gets past it (docs/decisions/0010-wide-skips.md).
     hpham : {"8x8", "table2"}
         Hybrid attention at the 8x8 maps only (published parameter count), or also at 16x16 (Tab. 2).
     """
@@ -55,6 +58,7 @@ class ModelConfig:
     dam: Literal["latent", "table1"] = "latent"
     dam_gain: bool = False
     hpham: Literal["8x8", "table2"] = "8x8"
+    skip: Literal["1x1", "2x2"] = "1x1"
 
     def __post_init__(self) -> None:
         sizes = (self.channels, self.parameter_width, self.head_dim, self.window, self.reduction, self.groups)
@@ -74,8 +78,10 @@ class ModelConfig:
             raise InvalidWeightsError(f"model config: channels={self.channels} must be a multiple of 8 and of head_dim")
         if not isinstance(self.dam_gain, bool):
             raise InvalidWeightsError("model config: dam_gain must be true or false")
-        if self.dam not in ("latent", "table1") or self.hpham not in ("8x8", "table2"):
-            raise InvalidWeightsError("model config: unknown variant of dam or hpham")
+        known = {"dam": ("latent", "table1"), "hpham": ("8x8", "table2"), "skip": ("1x1", "2x2")}
+        for name, variants in known.items():
+            if getattr(self, name) not in variants:
+                raise InvalidWeightsError(f"model config: unknown variant {getattr(self, name)!r} of {name}")
 
     @property
     def latent(self) -> int:

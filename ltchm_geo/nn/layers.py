@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ltchm_geo.nn.config import QUALITY_ANCHORS
+
+Skip = Literal["1x1", "2x2"]
 
 #: A power of two, so that the integer twin of the entropy path can apply it by a shift.
 LEAKY_SLOPE = 2.0**-7
@@ -127,6 +131,13 @@ def interpolate_anchors(anchors: Tensor, quality: Tensor) -> Tensor:
     return anchors[index] * (1 - t) + anchors[index + 1] * t
 
 
+@torch.no_grad()
+def _orthogonalise(weight: Tensor) -> None:
+    """Start a 2x2 skip as a rotation of its four pixels' channels, or a projection: what it keeps, it keeps whole."""
+    flat = torch.empty(weight.shape[0], weight[0].numel())
+    weight.copy_(nn.init.orthogonal_(flat).reshape(weight.shape))
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside the identity."""
 
@@ -144,18 +155,21 @@ class ResidualBlock(nn.Module):
 class DownBlock(nn.Module):
     """Halve height and width: strided 3x3, 3x3, GDN beside a strided 1x1 (Tab. 1, encoder)."""
 
-    def __init__(self, c_in: int, c_out: int):
+    def __init__(self, c_in: int, c_out: int, skip: Skip = "1x1"):
         super().__init__()
         self.conv1 = conv3x3(c_in, c_out, stride=2)
         self.conv2 = conv3x3(c_out, c_out)
         self.norm = GDN(c_out)
-        self.skip = conv1x1(c_in, c_out)
+        self.skip = conv1x1(c_in, c_out) if skip == "1x1" else nn.Conv2d(c_in, c_out, 2, stride=2)
+        self._reads = 2 if skip == "1x1" else 1  # of the rows and columns, the skip sees one in so many
+        if skip == "2x2":
+            _orthogonalise(self.skip.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, H, W) -> (B, c_out, H/2, W/2)."""
         # The skip's stride is a slice: PyTorch 2.13's CPU gradient of a strided 1x1 convolution with three channels in
         # channels_last layout corrupts the heap.
-        skip = self.skip(x[:, :, ::2, ::2])
+        skip = self.skip(x[:, :, :: self._reads, :: self._reads])
         return self.norm(self.conv2(leaky_relu(self.conv1(x)))).to(skip.dtype) + skip
 
 
@@ -166,14 +180,18 @@ class UpBlock(nn.Module):
     transposed 1x1 convolution would, it prints a checkerboard that the other branch must undo. Same cost.
     """
 
-    def __init__(self, c_in: int, c_out: int):
+    def __init__(self, c_in: int, c_out: int, skip: Skip = "1x1"):
         super().__init__()
         self.deconv1 = deconv3x3(c_in, c_out)
         self.conv2 = conv3x3(c_out, c_out)
         self.norm = GDN(c_out, inverse=True)
-        self.skip = conv1x1(c_in, c_out)
+        self.skip = conv1x1(c_in, c_out) if skip == "1x1" else nn.ConvTranspose2d(c_in, c_out, 2, stride=2)
+        if skip == "2x2":
+            _orthogonalise(self.skip.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, H, W) -> (B, c_out, 2H, 2W)."""
-        skip = F.interpolate(self.skip(x), scale_factor=2.0, mode="nearest")
+        skip = self.skip(x)
+        if skip.shape[2] == x.shape[2]:
+            skip = F.interpolate(skip, scale_factor=2.0, mode="nearest")
         return self.norm(self.conv2(leaky_relu(self.deconv1(x)))).to(skip.dtype) + skip

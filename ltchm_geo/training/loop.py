@@ -30,7 +30,7 @@ from ltchm_geo.training.augment import augment
 from ltchm_geo.training.data import Sampler
 from ltchm_geo.training.optim import make_optimizer
 from ltchm_geo.training.recipe import Recipe
-from ltchm_geo.training.widen import widen_latent
+from ltchm_geo.training.widen import widen
 
 _FORMAT = "ltchm-checkpoint-1"
 TILE_PIXELS = 256**2
@@ -96,7 +96,7 @@ class Trainer:
 
     def start_from(self, trained: LTCHM) -> None:
         """Take over the weights of a trained network, which may have fewer latent channels; before the first step."""
-        widen_latent(trained, cast(LTCHM, self.model))
+        widen(trained, cast(LTCHM, self.model))
         self.trained_latent = trained.config.latent
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 

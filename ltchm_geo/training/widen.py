@@ -1,7 +1,7 @@
-"""Start a network with more latent channels where a trained one stands.
+"""Start a network with more latent channels or wider skips where a trained one stands: at first, the same function.
 
-The trained channels come first and see nothing of the new ones, so that at the start the wider network codes as well as
-the trained one. The new channels begin at random; what reads them begins at zero, and learns.
+The trained channels come first and see nothing of the new ones. The new channels begin at random; what reads them
+begins at zero, and learns. A 2x2 skip begins as the 1x1 skip that it replaces.
 """
 
 from __future__ import annotations
@@ -16,31 +16,41 @@ from ltchm_geo.nn.attention import IDConv
 from ltchm_geo.nn.hyperprior import PARAMETERS, ParameterNetwork
 from ltchm_geo.nn.model import LTCHM
 
-__all__ = ["widen_latent"]
+__all__ = ["widen"]
 
 
 @torch.no_grad()
-def widen_latent(trained: LTCHM, network: LTCHM) -> None:
-    """Give `network` the weights of `trained`, which may have fewer latent channels but must be the same otherwise.
+def widen(trained: LTCHM, network: LTCHM) -> None:
+    """Give `network` the weights of `trained`, which may have fewer latent channels or 1x1 skips where it has 2x2.
 
     Raises
     ------
     UsageError
-        They differ in more, or `network` has fewer latent channels.
+        They differ in more, or `network` is the narrower one.
     """
-    alike = replace(trained.config, latent_channels=network.config.latent_channels) == network.config
-    if not alike or network.config.latent < trained.config.latent:
+    wanted, held = network.config, trained.config
+    alike = replace(held, latent_channels=wanted.latent_channels, skip=wanted.skip) == wanted
+    if not alike or wanted.latent < held.latent or wanted.skip < held.skip:
         raise UsageError(
-            f"the recipe's network {network.config.to_dict()} cannot start from {trained.config.to_dict()}: only "
-            "latent_channels may differ, and not be fewer"
+            f"the recipe's network {wanted.to_dict()} cannot start from {held.to_dict()}: "
+            "only latent_channels and skip may differ, and not be less"
         )
     parts = _parts(network)
     for (name, new), (_, old) in zip(network.named_modules(), trained.named_modules(), strict=True):
         for key, parameter in new.named_parameters(recurse=False):
-            groups = parts.get(name, 1)
-            _place(_grouped(old.get_parameter(key), groups), _grouped(parameter, groups), _input_axis(new))
-    new_channels = slice(trained.config.latent, network.config.latent)
+            groups, trained_parameter = parts.get(name, 1), old.get_parameter(key)
+            if name.endswith(".skip") and key == "weight" and wanted.skip != held.skip:
+                trained_parameter = _as_2x2(trained_parameter, transposed=isinstance(new, nn.ConvTranspose2d))
+            _place(_grouped(trained_parameter, groups), _grouped(parameter, groups), _input_axis(new))
+    new_channels = slice(held.latent, wanted.latent)
     _strengthen(network.g_a.down4.weight, new_channels)
+
+
+def _as_2x2(weight: Tensor, *, transposed: bool) -> Tensor:
+    """A 1x1 skip (out, in, 1, 1) as a 2x2 one: it reads the first of four pixels, or holds its value over them."""
+    if transposed:
+        return weight.transpose(0, 1).expand(-1, -1, 2, 2)
+    return torch.nn.functional.pad(weight, (0, 1, 0, 1))
 
 
 def _strengthen(weight: Tensor, new: slice) -> None:
