@@ -157,6 +157,11 @@ def test_awakening_ends_and_outlives_a_checkpoint(tmp_path):
     assert again._free() == {}
 
 
+def test_other_architectures_are_refused():
+    with pytest.raises(UsageError, match="ltchm-no-dam cannot start"):
+        make_trainer(architecture="ltchm-no-dam").start_from(LTCHM(TINY))
+
+
 @pytest.mark.parametrize("change", [{"parameter_width": 48}, {"latent_channels": 24}, {"hpham": "table2"}])
 def test_networks_that_do_not_fit_are_refused(change):
     with pytest.raises(UsageError, match="only latent_channels and skip may differ"):

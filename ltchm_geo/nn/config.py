@@ -17,6 +17,8 @@ MAX_WINDOW = 32
 #: Components of the Gaussian mixture (K in Eq. 1 of the paper).
 MIXTURES = 3
 
+Skip = Literal["1x1", "2x2"]
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -58,7 +60,7 @@ class ModelConfig:
     dam: Literal["latent", "table1"] = "latent"
     dam_gain: bool = False
     hpham: Literal["8x8", "table2"] = "8x8"
-    skip: Literal["1x1", "2x2"] = "1x1"
+    skip: Skip = "1x1"
 
     def __post_init__(self) -> None:
         sizes = (self.channels, self.parameter_width, self.head_dim, self.window, self.reduction, self.groups)

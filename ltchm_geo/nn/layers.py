@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ltchm_geo.nn.config import QUALITY_ANCHORS
-
-Skip = Literal["1x1", "2x2"]
+from ltchm_geo.nn.config import QUALITY_ANCHORS, Skip
 
 #: A power of two, so that the integer twin of the entropy path can apply it by a shift.
 LEAKY_SLOPE = 2.0**-7
@@ -131,13 +127,6 @@ def interpolate_anchors(anchors: Tensor, quality: Tensor) -> Tensor:
     return anchors[index] * (1 - t) + anchors[index + 1] * t
 
 
-@torch.no_grad()
-def _orthogonalise(weight: Tensor) -> None:
-    """Start a 2x2 skip as a rotation of its four pixels' channels, or a projection: what it keeps, it keeps whole."""
-    flat = torch.empty(weight.shape[0], weight[0].numel())
-    weight.copy_(nn.init.orthogonal_(flat).reshape(weight.shape))
-
-
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside the identity."""
 
@@ -162,8 +151,8 @@ class DownBlock(nn.Module):
         self.norm = GDN(c_out)
         self.skip = conv1x1(c_in, c_out) if skip == "1x1" else nn.Conv2d(c_in, c_out, 2, stride=2)
         self._reads = 2 if skip == "1x1" else 1  # of the rows and columns, the skip sees one in so many
-        if skip == "2x2":
-            _orthogonalise(self.skip.weight)
+        if skip == "2x2":  # a rotation of the four pixels' channels, or a projection: what it keeps, it keeps whole
+            nn.init.orthogonal_(self.skip.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, H, W) -> (B, c_out, H/2, W/2)."""
@@ -186,8 +175,8 @@ class UpBlock(nn.Module):
         self.conv2 = conv3x3(c_out, c_out)
         self.norm = GDN(c_out, inverse=True)
         self.skip = conv1x1(c_in, c_out) if skip == "1x1" else nn.ConvTranspose2d(c_in, c_out, 2, stride=2)
-        if skip == "2x2":
-            _orthogonalise(self.skip.weight)
+        if skip == "2x2":  # a rotation of the four pixels' channels, or a projection: what it keeps, it keeps whole
+            nn.init.orthogonal_(self.skip.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, H, W) -> (B, c_out, 2H, 2W)."""

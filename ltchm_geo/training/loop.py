@@ -96,6 +96,8 @@ class Trainer:
 
     def start_from(self, trained: LTCHM) -> None:
         """Take over the weights of a trained network, which may have fewer latent channels; before the first step."""
+        if self.recipe.architecture != "ltchm":
+            raise UsageError(f"weights hold an ltchm: {self.recipe.architecture} cannot start from them")
         widen(trained, cast(LTCHM, self.model))
         self.trained_latent = trained.config.latent
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
