@@ -44,11 +44,12 @@ def train(
     and resumed at will. --decay-steps branches off from it and leaves OUT/final.safetensors, ready for `ltchm export`.
 
     --start-from begins a new run with released weights instead of random ones: to adapt them to your imagery, or to go
-    on from them with more latent channels.
+    on from them with more latent channels or wider skips. A run that has a checkpoint in OUT goes on from that.
 
     \b
     ltchm train weights/recipes/preview.toml packs/*.tar --out run --minutes 60
     ltchm train weights/recipes/preview.toml packs/*.tar --out run --decay-steps 2000
+    ltchm train my.toml mine/*.tif --out run --start-from ltchm-64-preview3
     """
     import torch
 
