@@ -268,9 +268,24 @@ def test_quality_layers_scale_and_shift_by_the_anchors():
     )
 
 
+@torch.no_grad()
+def test_geometric_scales_cancel_at_every_quality():
+    """What one multiplies by before the quantiser, its inverse divides by after it; linear ones only at the anchors."""
+    quality = torch.tensor([0.0, 2.0, 3.3125, 4.5, 7.0])
+    products = {}
+    for scales in ("linear", "geometric"):
+        before, after = QualityScale(4, scales, exponent=0.45), QualityScale(4, scales, exponent=-0.45)
+        before.log2_scale += 1.5
+        after.log2_scale -= 1.5
+        products[scales] = before.vectors(quality) * after.vectors(quality)
+    torch.testing.assert_close(products["geometric"], torch.ones(5, 4))
+    torch.testing.assert_close(products["linear"][[0, 1, 4]], torch.ones(3, 4))
+    assert products["linear"][3, 0] == pytest.approx(1.0245, abs=1e-4)
+
+
 @pytest.mark.parametrize("kind", [Analysis, Synthesis])
 @pytest.mark.parametrize("quality", [0.0, 3.3125, 7.0])
-@pytest.mark.parametrize("variant", [{}, {"skip": "2x2", "latent_channels": 48}])
+@pytest.mark.parametrize("variant", [{}, {"skip": "2x2", "latent_channels": 48, "scales": "geometric"}])
 @torch.no_grad()
 def test_folded_scales_are_the_same_function(kind, quality, variant):
     config = replace(TINY, **variant)
@@ -393,6 +408,7 @@ def test_config_round_trips_and_rejects_what_it_does_not_know():
         {"dam": "none"},
         {"hpham": "4x4"},
         {"skip": "3x3"},
+        {"scales": "cubic"},
     ],
 )
 def test_config_rejects_impossible_networks(wrong):

@@ -6,6 +6,7 @@ import json
 import math
 import signal
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,18 @@ def test_only_dense_convolutions_go_to_muon():
     assert not [n for n in matrices if n.endswith(apart) or ".depthwise." in n or n.startswith("prior.")]
     assert not [n for n in matrices if ".convs." in n and n.endswith((".0.weight", ".1.weight", ".2.weight"))]
     assert len(make_optimizer(model, kind="adamw", lr=1e-3, muon_lr=2e-3).param_groups) == 1
+
+
+def test_transforms_can_learn_more_slowly():
+    model = LTCHM(TINY)
+    groups = make_optimizer(model, kind="muon", lr=1e-3, muon_lr=2e-3, transform_lr=0.5).param_groups
+    rate = {id(p): (group["lr"], group["muon"]) for group in groups for p in group["params"]}
+    rates = {name: rate[id(p)] for name, p in model.named_parameters()}
+    assert rates["g_a.down2.conv1.weight"] == rates["g_s.up2.conv2.weight"] == (1e-3, True)
+    assert rates["g_a.down2.conv1.bias"] == rates["g_s.scale1.log2_scale"] == (0.5e-3, False)
+    assert rates["h_s.layers.0.weight"] == rates["parameter_net.layers.2.weight"] == (2e-3, True)
+    assert rates["context.conv.bias"] == (1e-3, False)
+    assert len(rate) == len(rates)
 
 
 def gradients(model, seed):
@@ -437,8 +450,8 @@ def test_train_command_from_start_to_final_weights(tmp_path):
             add_image(tar, f"source{i}/image.{kind.lower()}", rng.integers(0, 256, (130, 140, 3), dtype=np.uint8), kind)
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(
-        "crop = 128\nbatch = 1\ndecay_crop = 128\ndecay_batch = 1\nwarmup = 1\nmixed_precision = false\n"
-        "[model]\nchannels = 32\nparameter_width = 32\n[weights]\nsource1 = 0.6\n"
+        'crop = 128\nbatch = 1\ndecay_crop = 128\ndecay_batch = 1\nwarmup = 1\nmixed_precision = false\nstart = "klt"\n'
+        '[model]\nchannels = 32\nparameter_width = 32\ndam_gain = true\nskip = "2x2"\n[weights]\nsource1 = 0.6\n'
     )
     out = tmp_path / "run"
 
@@ -451,9 +464,11 @@ def test_train_command_from_start_to_final_weights(tmp_path):
     assert "nothing to branch off" in str(early.exception)
     first = run("--steps", "2")
     assert first.exit_code == 0, first.output
+    assert "started as the Karhunen-Loeve transform of the data" in first.output
     assert read_checkpoint(out / "trunk.safetensors")[0]["step"] == 2
     second = run("--steps", "3")
     assert "resumed trunk.safetensors at step 2" in second.output
+    assert "Karhunen" not in second.output
     assert "TMAC/s in matrix products" in second.output
     assert read_checkpoint(out / "trunk.safetensors")[0]["step"] == 3
     final = run("--decay-steps", "2")
@@ -461,7 +476,7 @@ def test_train_command_from_start_to_final_weights(tmp_path):
     assert "finished" in final.output
     assert sorted(p.name for p in out.iterdir()) == ["final.safetensors", "log.jsonl", "trunk.safetensors"]
     assert read_checkpoint(out / "final.safetensors")[0]["step"] == 5
-    assert average_model(out / "final.safetensors").config == TINY
+    assert average_model(out / "final.safetensors").config == replace(TINY, dam_gain=True, skip="2x2")
 
 
 def test_measuring_the_device_does_not_touch_the_run():

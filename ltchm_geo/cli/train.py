@@ -87,6 +87,9 @@ def train(
         click.echo(f"started from {start_from}")
     elif decay_steps:
         raise UsageError(f"nothing to branch off: {trunk} does not exist; train without --decay-steps first")
+    elif plan.start == "klt":
+        trainer.start_as_klt()
+        click.echo("started as the Karhunen-Loeve transform of the data")
     if decay_steps and trainer.decay is None:
         trainer.begin_decay(decay_steps)
     target = branch if decay_steps else trunk

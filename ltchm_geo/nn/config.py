@@ -18,6 +18,7 @@ MAX_WINDOW = 32
 MIXTURES = 3
 
 Skip = Literal["1x1", "2x2"]
+Scales = Literal["linear", "geometric"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ class ModelConfig:
     skip : {"1x1", "2x2"}
         The way beside a down- or up-sampling block: Tab. 1's 1x1 convolution of every fourth pixel, or a 2x2 one of all
         of them, by which what a block cannot handle yet gets past it (docs/decisions/0010-wide-skips.md).
+    scales : {"linear", "geometric"}
+        How channel scales are interpolated between the quality anchors. Linearly, those before the quantiser and those
+        after it are each other's inverse only at the anchors (docs/decisions/0011-klt-start.md).
     hpham : {"8x8", "table2"}
         Hybrid attention at the 8x8 maps only (published parameter count), or also at 16x16 (Tab. 2).
     """
@@ -61,6 +65,7 @@ class ModelConfig:
     dam_gain: bool = False
     hpham: Literal["8x8", "table2"] = "8x8"
     skip: Skip = "1x1"
+    scales: Scales = "linear"
 
     def __post_init__(self) -> None:
         sizes = (self.channels, self.parameter_width, self.head_dim, self.window, self.reduction, self.groups)
@@ -80,7 +85,12 @@ class ModelConfig:
             raise InvalidWeightsError(f"model config: channels={self.channels} must be a multiple of 8 and of head_dim")
         if not isinstance(self.dam_gain, bool):
             raise InvalidWeightsError("model config: dam_gain must be true or false")
-        known = {"dam": ("latent", "table1"), "hpham": ("8x8", "table2"), "skip": ("1x1", "2x2")}
+        known = {
+            "dam": ("latent", "table1"),
+            "hpham": ("8x8", "table2"),
+            "skip": ("1x1", "2x2"),
+            "scales": ("linear", "geometric"),
+        }
         for name, variants in known.items():
             if getattr(self, name) not in variants:
                 raise InvalidWeightsError(f"model config: unknown variant {getattr(self, name)!r} of {name}")

@@ -34,7 +34,7 @@ class HyperAnalysis(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         n, m = config.channels, config.latent
-        self.scale = QualityScale(m, exponent=-0.25)
+        self.scale = QualityScale(m, config.scales, exponent=-0.25)
         if config.hpham == "table2":
             entry: list[nn.Module] = [conv3x3(m, 2 * n), _hpham(config), conv3x3(2 * n, n), _act(), conv3x3(n, n)]
         else:

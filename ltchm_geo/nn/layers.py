@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ltchm_geo.nn.config import QUALITY_ANCHORS, Skip
+from ltchm_geo.nn.config import QUALITY_ANCHORS, Scales, Skip
 
 #: A power of two, so that the integer twin of the entropy path can apply it by a shift.
 LEAKY_SLOPE = 2.0**-7
@@ -84,20 +84,23 @@ def lower_bound(x: Tensor, bound: float) -> Tensor:
 
 
 class QualityScale(nn.Module):
-    """Per-quality channel scale: one positive vector per anchor, interpolated linearly between anchors.
+    """Per-quality channel scale: one positive vector per anchor, interpolated between anchors.
 
     This is what makes one network serve every rate: the scales stand where a convolution follows, so at a fixed
     quality they fold into its weights (`transforms.fold_quality`).
     """
 
-    def __init__(self, channels: int, exponent: float = 0.0):
+    def __init__(self, channels: int, scales: Scales = "linear", exponent: float = 0.0):
         super().__init__()
+        self.scales = scales
         # The best quantiser step shrinks as lambda**-0.5; `exponent` (octaves per anchor) starts the scales there.
         octaves = exponent * (torch.arange(QUALITY_ANCHORS) - (QUALITY_ANCHORS - 1) / 2)
         self.log2_scale = nn.Parameter(octaves[:, None].expand(-1, channels).clone())
 
     def vectors(self, quality: Tensor) -> Tensor:
         """Scales (B, C) at the `quality` positions (B,), each in [0, 7]."""
+        if self.scales == "geometric":
+            return torch.exp2(interpolate_anchors(self.log2_scale, quality))
         return interpolate_anchors(torch.exp2(self.log2_scale), quality)
 
     def forward(self, x: Tensor, quality: Tensor) -> Tensor:

@@ -32,16 +32,16 @@ class Analysis(nn.Module):
         n, m = config.channels, config.latent
         self.down1 = DownBlock(3, n, config.skip)
         self.stage1 = nn.Sequential(_attention(config, n, always=False), ResidualBlock(n))
-        self.scale1 = QualityScale(n)
+        self.scale1 = QualityScale(n, config.scales)
         self.down2 = DownBlock(n, n, config.skip)
         self.stage2 = nn.Sequential(_attention(config, n, always=True), ResidualBlock(n))
-        self.scale2 = QualityScale(n)
+        self.scale2 = QualityScale(n, config.scales)
         self.down3 = DownBlock(n, n, config.skip)
         self.stage3 = nn.Sequential(_attention(config, n, always=False), ResidualBlock(n))
-        self.scale3 = QualityScale(n)
+        self.scale3 = QualityScale(n, config.scales)
         self.down4 = conv3x3(n, m, stride=2)
         self.stage4 = _attention(config, m, always=True)
-        self.scale4 = QualityScale(m, exponent=0.45)
+        self.scale4 = QualityScale(m, config.scales, exponent=0.45)
 
     def forward(self, x: Tensor, quality: Tensor) -> Tensor:
         """Latent in units of the quantiser step at `quality` (B,)."""
@@ -58,15 +58,15 @@ class Synthesis(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         n, m = config.channels, config.latent
-        self.scale4 = QualityScale(m, exponent=-0.45)
+        self.scale4 = QualityScale(m, config.scales, exponent=-0.45)
         self.stage4 = nn.Sequential(_attention(config, m, always=True), ResidualBlock(m))
-        self.scale3 = QualityScale(m)
+        self.scale3 = QualityScale(m, config.scales)
         self.up3 = UpBlock(m, n, config.skip)
         self.stage3 = nn.Sequential(_attention(config, n, always=False), ResidualBlock(n))
-        self.scale2 = QualityScale(n)
+        self.scale2 = QualityScale(n, config.scales)
         self.up2 = UpBlock(n, n, config.skip)
         self.stage2 = nn.Sequential(_attention(config, n, always=True), ResidualBlock(n))
-        self.scale1 = QualityScale(n)
+        self.scale1 = QualityScale(n, config.scales)
         self.up1 = UpBlock(n, n, config.skip)
         self.stage1 = ResidualBlock(n)
         self.up0 = deconv3x3(n, 3)

@@ -28,6 +28,7 @@ from ltchm_geo.nn.config import LEVELS_PER_ANCHOR, level_to_lambda
 from ltchm_geo.nn.model import LTCHM
 from ltchm_geo.training.augment import augment
 from ltchm_geo.training.data import Sampler
+from ltchm_geo.training.klt import start_as_klt
 from ltchm_geo.training.optim import make_optimizer
 from ltchm_geo.training.recipe import Recipe
 from ltchm_geo.training.widen import widen
@@ -36,6 +37,8 @@ _FORMAT = "ltchm-checkpoint-1"
 TILE_PIXELS = 256**2
 #: A gradient this many times the usual norm is not followed.
 _NORM_LIMIT = 4.0
+#: What principal components are taken of: every one of a cell's 768 numbers is seen tens of thousands of times.
+_KLT_PIXELS = 2**23
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ class Trainer:
         self.recipe, self.sampler, self.device = recipe, sampler, device
         self.model = build_model(recipe).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        self.optimizer = make_optimizer(self.model, kind=recipe.optimizer, lr=recipe.lr, muon_lr=recipe.muon_lr)
+        rates = {"lr": recipe.lr, "muon_lr": recipe.muon_lr, "transform_lr": recipe.transform_lr}
+        self.optimizer = make_optimizer(self.model, kind=recipe.optimizer, **rates)
         self._base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self._network = torch.compile(self.model) if recipe.compile else self.model
         self._mixed_precision = recipe.mixed_precision and has_bfloat16(device)
@@ -100,6 +104,14 @@ class Trainer:
             raise UsageError(f"weights hold an ltchm: {self.recipe.architecture} cannot start from them")
         widen(trained, cast(LTCHM, self.model))
         self.trained_latent = trained.config.latent
+        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+
+    def start_as_klt(self) -> None:
+        """Begin as the Karhunen-Loeve transform of the data, if the recipe says so; before the first step."""
+        size = self.recipe.crop
+        batches = range(math.ceil(_KLT_PIXELS / (self.recipe.batch * size**2)))
+        crops = [self._crops(self.recipe.batch, size) for _ in batches]
+        start_as_klt(cast(LTCHM, self.model), torch.cat(crops))
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     def begin_decay(self, steps: int) -> None:
@@ -137,8 +149,7 @@ class Trainer:
     def train_step(self) -> Tensor:
         """One update. Returns (loss, bpp, mse) as a float64 tensor on the device."""
         recipe, (batch, size) = self.recipe, self.batch_and_size
-        x = augment(self.sampler.draw(batch, size, self.generator, self._chooser), self.generator)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = self._crops(batch, size)
         uniform = torch.rand(batch, generator=self.generator, device=self.device)
         quality = recipe.quality_low + uniform * (recipe.quality_high - recipe.quality_low)
         for group, base in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
@@ -155,6 +166,10 @@ class Trainer:
         self.step += 1
         self._update_average()
         return torch.stack([loss, bpp.mean(), mse.mean()]).detach().double()
+
+    def _crops(self, batch: int, size: int) -> Tensor:
+        x = augment(self.sampler.draw(batch, size, self.generator, self._chooser), self.generator)
+        return x.contiguous(memory_format=torch.channels_last)
 
     def _free(self) -> dict[str, int]:
         """While new latent channels awaken, their rate is not charged to g_a."""

@@ -127,17 +127,26 @@ def _parted(vector: Tensor, like: list[Tensor]) -> list[Tensor]:
     return [part.reshape(t.shape) for part, t in zip(parts, like, strict=True)]
 
 
-def make_optimizer(model: nn.Module, *, kind: str, lr: float, muon_lr: float) -> MuonAdamW:
-    """Split the model's parameters: dense convolution weights to Muon (if asked), everything else to AdamW."""
-    matrices: list[Tensor] = []
-    others: list[Tensor] = []
+#: Beginnings of the names of what stands between pixels and latents.
+_TRANSFORMS = ("g_a.", "g_s.")
+
+
+def make_optimizer(model: nn.Module, *, kind: str, lr: float, muon_lr: float, transform_lr: float = 1.0) -> MuonAdamW:
+    """Split the model's parameters: dense convolution weights to Muon (if asked), everything else to AdamW.
+
+    The rates of g_a and g_s are multiplied by `transform_lr`.
+    """
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         dense = parameter.ndim == 4 and parameter.shape[1] > 1 and min(parameter.shape[0], parameter[0].numel()) >= 16
         # The learned kernels of dynamic convolutions are (G, C, K, K): not matrices, though four-dimensional.
         dynamic = name.endswith(tuple(f".convs.{i}.weight" for i in range(3)))
-        wanted = kind == "muon" and dense and not dynamic
-        (matrices if wanted else others).append(parameter)
-    groups: list[dict[str, Any]] = [{"params": others, "lr": lr, "muon": False}]
-    if matrices:
-        groups.append({"params": matrices, "lr": muon_lr, "muon": True})
-    return MuonAdamW(groups)
+        muon = kind == "muon" and dense and not dynamic
+        slower = transform_lr != 1.0 and name.startswith(_TRANSFORMS)
+        groups.setdefault((muon, slower), []).append(parameter)
+    return MuonAdamW(
+        [
+            {"params": parameters, "lr": (muon_lr if muon else lr) * (transform_lr if slower else 1.0), "muon": muon}
+            for (muon, slower), parameters in sorted(groups.items(), key=lambda item: item[0])
+        ]
+    )

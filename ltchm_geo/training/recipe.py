@@ -34,6 +34,9 @@ class Recipe:
         Muon orthogonalises the momentum of convolution weights; every other tensor gets AdamW.
     lr, muon_lr : float
         Learning rates of the constant phase.
+    transform_lr : float
+        The rates of g_a and g_s are multiplied by it: where they begin as a good transform, they have less to learn
+        than what estimates their latents' probabilities.
     warmup : int
         Steps of linear warm-up.
     awaken : int
@@ -51,6 +54,9 @@ class Recipe:
         bfloat16 in g_a and g_s, where the device has it in hardware.
     compile : bool
         Let `torch.compile` fuse the network's small operations; worth its minutes of start-up on a GPU.
+    start : {"random", "klt"}
+        Weights before the first step: PyTorch's, or those by which the network is the Karhunen-Loeve transform of the
+        data (`training.klt`; needs 2x2 skips and the gain of dynamic attention).
     seed : int
         Of weights, crops and noise.
     """
@@ -66,6 +72,7 @@ class Recipe:
     optimizer: Literal["muon", "adamw"] = "muon"
     lr: float = 1e-3
     muon_lr: float = 5e-3
+    transform_lr: float = 1.0
     warmup: int = 200
     awaken: int = 0
     ema: float = 0.998
@@ -75,6 +82,7 @@ class Recipe:
     rate_weight_power: float = 0.25
     mixed_precision: bool = True
     compile: bool = False
+    start: Literal["random", "klt"] = "random"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -90,6 +98,10 @@ class Recipe:
             raise UsageError("recipe: batch and decay_batch must be at least 1")
         if self.optimizer not in ("muon", "adamw"):
             raise UsageError(f'recipe: optimizer must be "muon" or "adamw", not {self.optimizer!r}')
+        if self.start not in ("random", "klt"):
+            raise UsageError(f'recipe: start must be "random" or "klt", not {self.start!r}')
+        if self.start == "klt" and not (ours and self.model.skip == "2x2" and self.model.dam_gain):
+            raise UsageError('recipe: start = "klt" needs an ltchm with skip = "2x2" and dam_gain = true')
         if not 0 <= self.quality_low <= self.quality_high <= QUALITY_ANCHORS - 1:
             raise UsageError(f"recipe: need 0 <= quality_low <= quality_high <= {QUALITY_ANCHORS - 1}")
 
