@@ -107,7 +107,7 @@ class Trainer:
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     def start_as_klt(self) -> None:
-        """Begin as the Karhunen-Loeve transform of the data, if the recipe says so; before the first step."""
+        """Begin as the Karhunen-Loeve transform of the data; before the first step."""
         size = self.recipe.crop
         batches = range(math.ceil(_KLT_PIXELS / (self.recipe.batch * size**2)))
         crops = [self._crops(self.recipe.batch, size) for _ in batches]
