@@ -49,7 +49,7 @@ def train(
     \b
     ltchm train weights/recipes/preview.toml packs/*.tar --out run --minutes 60
     ltchm train weights/recipes/preview.toml packs/*.tar --out run --decay-steps 2000
-    ltchm train my.toml mine/*.tif --out run --start-from ltchm-64-preview3
+    ltchm train my.toml mine/*.tif --out run --start-from ltchm-64-preview4
     """
     import torch
 

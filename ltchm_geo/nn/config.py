@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ltchm_geo.errors import InvalidWeightsError
 
@@ -17,6 +17,8 @@ MAX_WINDOW = 32
 #: Components of the Gaussian mixture (K in Eq. 1 of the paper).
 MIXTURES = 3
 
+Dam = Literal["latent", "table1"]
+Hpham = Literal["8x8", "table2"]
 Skip = Literal["1x1", "2x2"]
 Scales = Literal["linear", "geometric"]
 
@@ -61,9 +63,9 @@ class ModelConfig:
     window: int = 4
     reduction: int = 4
     groups: int = 2
-    dam: Literal["latent", "table1"] = "latent"
+    dam: Dam = "latent"
     dam_gain: bool = False
-    hpham: Literal["8x8", "table2"] = "8x8"
+    hpham: Hpham = "8x8"
     skip: Skip = "1x1"
     scales: Scales = "linear"
 
@@ -85,14 +87,9 @@ class ModelConfig:
             raise InvalidWeightsError(f"model config: channels={self.channels} must be a multiple of 8 and of head_dim")
         if not isinstance(self.dam_gain, bool):
             raise InvalidWeightsError("model config: dam_gain must be true or false")
-        known = {
-            "dam": ("latent", "table1"),
-            "hpham": ("8x8", "table2"),
-            "skip": ("1x1", "2x2"),
-            "scales": ("linear", "geometric"),
-        }
-        for name, variants in known.items():
-            if getattr(self, name) not in variants:
+        variants = {"dam": Dam, "hpham": Hpham, "skip": Skip, "scales": Scales}
+        for name, known in variants.items():
+            if getattr(self, name) not in get_args(known):
                 raise InvalidWeightsError(f"model config: unknown variant {getattr(self, name)!r} of {name}")
 
     @property

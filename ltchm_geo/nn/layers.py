@@ -144,6 +144,12 @@ class ResidualBlock(nn.Module):
         return x + change.to(x.dtype)  # converted first: adding two precisions is three times slower
 
 
+def _rotation(conv: nn.Conv2d | nn.ConvTranspose2d) -> nn.Conv2d | nn.ConvTranspose2d:
+    """`conv`, begun as a rotation of its cells' channels, or a projection: what it keeps, it keeps whole."""
+    nn.init.orthogonal_(conv.weight)
+    return conv
+
+
 class DownBlock(nn.Module):
     """Halve height and width: strided 3x3, 3x3, GDN beside a strided 1x1 (Tab. 1, encoder)."""
 
@@ -152,16 +158,14 @@ class DownBlock(nn.Module):
         self.conv1 = conv3x3(c_in, c_out, stride=2)
         self.conv2 = conv3x3(c_out, c_out)
         self.norm = GDN(c_out)
-        self.skip = conv1x1(c_in, c_out) if skip == "1x1" else nn.Conv2d(c_in, c_out, 2, stride=2)
-        self._reads = 2 if skip == "1x1" else 1  # of the rows and columns, the skip sees one in so many
-        if skip == "2x2":  # a rotation of the four pixels' channels, or a projection: what it keeps, it keeps whole
-            nn.init.orthogonal_(self.skip.weight)
+        self.skip = conv1x1(c_in, c_out) if skip == "1x1" else _rotation(nn.Conv2d(c_in, c_out, 2, stride=2))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, H, W) -> (B, c_out, H/2, W/2)."""
-        # The skip's stride is a slice: PyTorch 2.13's CPU gradient of a strided 1x1 convolution with three channels in
-        # channels_last layout corrupts the heap.
-        skip = self.skip(x[:, :, :: self._reads, :: self._reads])
+        # The stride of a 1x1 skip is a slice: PyTorch 2.13's CPU gradient of a strided 1x1 convolution with three
+        # channels in channels_last layout corrupts the heap.
+        step = 2 // self.skip.stride[0]
+        skip = self.skip(x[:, :, ::step, ::step])
         return self.norm(self.conv2(leaky_relu(self.conv1(x)))).to(skip.dtype) + skip
 
 
@@ -177,9 +181,7 @@ class UpBlock(nn.Module):
         self.deconv1 = deconv3x3(c_in, c_out)
         self.conv2 = conv3x3(c_out, c_out)
         self.norm = GDN(c_out, inverse=True)
-        self.skip = conv1x1(c_in, c_out) if skip == "1x1" else nn.ConvTranspose2d(c_in, c_out, 2, stride=2)
-        if skip == "2x2":  # a rotation of the four pixels' channels, or a projection: what it keeps, it keeps whole
-            nn.init.orthogonal_(self.skip.weight)
+        self.skip = conv1x1(c_in, c_out) if skip == "1x1" else _rotation(nn.ConvTranspose2d(c_in, c_out, 2, stride=2))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, H, W) -> (B, c_out, 2H, 2W)."""

@@ -73,7 +73,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.recipe, self.sampler, self.device = recipe, sampler, device
         self.model = build_model(recipe).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.average = self._weights()
         rates = {"lr": recipe.lr, "muon_lr": recipe.muon_lr, "transform_lr": recipe.transform_lr}
         self.optimizer = make_optimizer(self.model, kind=recipe.optimizer, **rates)
         self._base_lrs = [group["lr"] for group in self.optimizer.param_groups]
@@ -104,7 +104,7 @@ class Trainer:
             raise UsageError(f"weights hold an ltchm: {self.recipe.architecture} cannot start from them")
         widen(trained, cast(LTCHM, self.model))
         self.trained_latent = trained.config.latent
-        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.average = self._weights()
 
     def start_as_klt(self) -> None:
         """Begin as the Karhunen-Loeve transform of the data; before the first step."""
@@ -112,7 +112,11 @@ class Trainer:
         batches = range(math.ceil(_KLT_PIXELS / (self.recipe.batch * size**2)))
         crops = [self._crops(self.recipe.batch, size) for _ in batches]
         start_as_klt(cast(LTCHM, self.model), torch.cat(crops))
-        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.average = self._weights()
+
+    def _weights(self) -> dict[str, Tensor]:
+        """A copy of the present ones: where the average begins."""
+        return {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     def begin_decay(self, steps: int) -> None:
         """From here on, take the learning rate down to 1 % of itself along a cosine within `steps` steps."""

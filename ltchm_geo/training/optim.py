@@ -136,17 +136,12 @@ def make_optimizer(model: nn.Module, *, kind: str, lr: float, muon_lr: float, tr
 
     The rates of g_a and g_s are multiplied by `transform_lr`.
     """
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    groups: dict[tuple[bool, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         dense = parameter.ndim == 4 and parameter.shape[1] > 1 and min(parameter.shape[0], parameter[0].numel()) >= 16
         # The learned kernels of dynamic convolutions are (G, C, K, K): not matrices, though four-dimensional.
         dynamic = name.endswith(tuple(f".convs.{i}.weight" for i in range(3)))
         muon = kind == "muon" and dense and not dynamic
-        slower = transform_lr != 1.0 and name.startswith(_TRANSFORMS)
-        groups.setdefault((muon, slower), []).append(parameter)
-    return MuonAdamW(
-        [
-            {"params": parameters, "lr": (muon_lr if muon else lr) * (transform_lr if slower else 1.0), "muon": muon}
-            for (muon, slower), parameters in sorted(groups.items(), key=lambda item: item[0])
-        ]
-    )
+        rate = (muon_lr if muon else lr) * (transform_lr if name.startswith(_TRANSFORMS) else 1.0)
+        groups.setdefault((muon, rate), []).append(parameter)
+    return MuonAdamW([{"params": groups[muon, rate], "lr": rate, "muon": muon} for muon, rate in sorted(groups)])
