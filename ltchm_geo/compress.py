@@ -42,6 +42,8 @@ SUFFIX = ".ltchm"
 
 #: Compresses the source at hand to a place: see `checked.compress_checked`.
 Writing = Callable[[Location, CompressSettings], "CompressResult"]
+#: Is told of a scene that is complete.
+Written = Callable[["CompressResult"], None]
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def compress_raster(
     workers: int | None = None,
     client: Client | str | None = None,
     progress: Progress | None = None,
+    written: Written | None = None,
 ) -> CompressResult:
     """Compress a georeferenced raster.
 
@@ -177,7 +180,8 @@ def compress_raster(
     resume : bool
         Keep what is finished when the run ends early, however it ends, and go on from what an earlier such run of the
         same source (same files, sizes and times), settings and weights left in ``<dst>.part``. Equal bytes come out.
-        The source has to be files, and `dst` local, or the run begins anew.
+        The source has to be files, and `dst` local, or the run begins anew. With `verify`, a run that ends while it
+        reads back begins anew, and what a run without it left is not used.
     workers : int, optional
         Shards in work at once. Memory is bounded by them, whatever the scene's size, plus GDAL's block cache (5 % of
         the machine unless the environment variable GDAL_CACHEMAX says otherwise; the command line sets 256 MB).
@@ -186,6 +190,8 @@ def compress_raster(
         by `device`; the result is stored from here, and the same bytes come out.
     progress : callable, optional
         Called with (tiles done, tiles in all).
+    written : callable, optional
+        Called with the result so far when the scene is complete under its name and only `measure` remains.
 
     Returns
     -------
@@ -226,7 +232,8 @@ def compress_raster(
         workers=workers,
     )
     with open_source(src, settings.purpose) as source:
-        return compress_scene(source, _destination(source, dst), settings, progress=progress, client=client)
+        path = _destination(source, dst)
+        return compress_scene(source, path, settings, progress=progress, client=client, written=written)
 
 
 def compress_scene(
@@ -236,6 +243,7 @@ def compress_scene(
     *,
     progress: Progress | None = None,
     client: Client | str | None = None,
+    written: Written | None = None,
 ) -> CompressResult:
     """Compress a raster, opened for `settings.purpose`, to `path`; for the rest see `compress_raster`."""
     if settings.verify or settings.target is not None:
@@ -261,27 +269,28 @@ def compress_scene(
         with clock("write"):
             writer.finish()
     seconds = time.perf_counter() - began
-    psnr, max_error = measure_scene(source, path, settings.device, count) if settings.measure else (None, None)
     with ContainerReader(path) as reader:
         size = reader.sizes()["total"]
-    pixels = source.shape.y * source.shape.x
-    raw = pixels * len(source.bands) * source.dtype.itemsize
-    return CompressResult(
+    result = CompressResult(
         path=path,
         bytes=size,
         source_bytes=source.nbytes_file,
-        raw_bytes=raw,
-        bpp=8 * size / pixels,
-        ratio=raw / size,
+        raw_bytes=source.raw_bytes,
+        bpp=8 * size / (source.shape.y * source.shape.x),
+        ratio=source.raw_bytes / size,
         seconds=seconds,
         level=meta.level,
         tiles=dict(encoder.modes),
         stages=clock.totals,
-        psnr=psnr,
-        max_error=max_error,
         kept=kept,
         cpu=clock.cpu,
     )
+    if not settings.measure:
+        return result
+    if written is not None:
+        written(result)
+    psnr, max_error = measure_scene(source, path, settings.device, count)
+    return replace(result, psnr=psnr, max_error=max_error)
 
 
 def _plan(

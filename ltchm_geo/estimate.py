@@ -43,6 +43,7 @@ AMPLIFICATION = 8
 _SAMPLES = 24
 _DEFAULT_WINDOW = 512
 _MAX_WINDOW = 2048
+_MIN_PLACE = 64  # pixels a side; less says nothing about quality
 #: Bytes of descriptions, manifest and directory of a small scene: docs/decisions/0005-small-scenes.md
 _DOCUMENTS = 3000
 _PER_TILE = 20  # its checksum and its slot in the index
@@ -52,6 +53,7 @@ _OVERVIEW_PIXEL, _PREVIEW = 1.35, 60_000
 
 _BATCH = 8
 
+Bounds = tuple[float, float, float, float]
 Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
 
@@ -114,6 +116,7 @@ def estimate_raster(
     device: str = "auto",
     tile_size: int = DEFAULT_TILE,
     window: tuple[int, int, int, int] | None = None,
+    bounds: Bounds | None = None,
     images: str | os.PathLike[str] | None = None,
     samples: int = _SAMPLES,
     progress: Progress | None = None,
@@ -129,6 +132,9 @@ def estimate_raster(
         As in `compress_raster`.
     window : (row, column, height, width), optional
         What to restore, at most 2048 pixels a side. Default: 512 x 512 pixels in the middle.
+    bounds : (x_min, y_min, x_max, y_max), optional
+        Instead, a place in the raster's CRS, such as what a map shows: its middle is restored, at most 512 x 512 pixels
+        and no less than 64 x 64. The raster's own middle if it is not there, or has no transform.
     images : path, optional
         An existing folder for original.png, restored.png and difference.png of the window, stretched alike.
     samples : int
@@ -149,7 +155,9 @@ def estimate_raster(
         device=device,
         tile_size=tile_size,
     )
-    return estimate_scene(src, settings, window=window, images=images, samples=samples, progress=progress)
+    return estimate_scene(
+        src, settings, window=window, bounds=bounds, images=images, samples=samples, progress=progress
+    )
 
 
 def estimate_scene(
@@ -157,6 +165,7 @@ def estimate_scene(
     settings: CompressSettings,
     *,
     window: tuple[int, int, int, int] | None = None,
+    bounds: Bounds | None = None,
     images: str | os.PathLike[str] | None = None,
     samples: int = _SAMPLES,
     progress: Progress | None = None,
@@ -165,10 +174,12 @@ def estimate_scene(
     tile_size = settings.tile_size
     if samples < 1:
         raise UsageError("samples must be at least 1")
+    if window is not None and bounds is not None:
+        raise UsageError("window and bounds exclude each other: give one of them")
     if images is not None and not os.path.isdir(images):
         raise DestinationError(f"{os.fspath(images)} is not a folder: create it first")
     with open_source(src, settings.purpose) as source:
-        box = _window_box(window, source)
+        box = _window_box(window, source) if bounds is None else _middle_of(bounds, source)
         grid = TileGrid(source.shape, tile_size, automatic_shard(source.shape, tile_size))
         promised, clock = settings.guarantee(len(source.bands), classes=source.classes), StageClock()
         engine, level = choose_engine(source, grid, settings, promised, clock)
@@ -183,16 +194,14 @@ def estimate_scene(
         pictures = view.write(Path(images), meta) if images is not None else {}
         psnr, max_error = view.errors(meta)
         low, size, high = _total(sizes, grid)
-        pixels = source.shape.y * source.shape.x
-        raw = pixels * len(source.bands) * source.dtype.itemsize
         return Estimate(
             bytes=size,
             bytes_low=low,
             bytes_high=high,
-            raw_bytes=raw,
+            raw_bytes=source.raw_bytes,
             source_bytes=source.nbytes_file,
-            bpp=8 * size / pixels,
-            ratio=raw / size,
+            bpp=8 * size / (source.shape.y * source.shape.x),
+            ratio=source.raw_bytes / size,
             level=level,
             tiles=grid.shape.y * grid.shape.x,
             sampled_tiles=len(sampled),
@@ -214,6 +223,30 @@ def _window_box(window: tuple[int, int, int, int] | None, source: Source) -> Pix
     if max(box.height, box.width) > _MAX_WINDOW:
         raise UsageError(f"a window to look at may have {_MAX_WINDOW} pixels a side, not {box.height} x {box.width}")
     return box
+
+
+def _middle_of(bounds: Bounds, source: Source) -> PixelBox:
+    """The window in the middle of what `bounds` shows of a raster; its own middle if that is nothing."""
+    a, b, c, d, e, f = source.georef.transform or (0.0,) * 6
+    determinant = a * e - b * d
+    if determinant == 0:
+        return _window_box(None, source)
+    corners = [(x - c, y - f) for x in bounds[::2] for y in bounds[1::2]]
+    columns, rows = ([(u * x + v * y) / determinant for x, y in corners] for u, v in ((e, -b), (-d, a)))
+    spans = [_middle(lines, size) for lines, size in ((rows, source.shape.y), (columns, source.shape.x))]
+    if spans[0] is None or spans[1] is None:
+        return _window_box(None, source)
+    (row, height), (column, width) = spans[0], spans[1]
+    return PixelBox(row, column, height, width)
+
+
+def _middle(lines: Sequence[float], size: int) -> tuple[int, int] | None:
+    """First pixel and count along one axis of `size` pixels; None if `lines` do not touch it."""
+    low, high = max(min(lines), 0.0), min(max(lines), float(size))
+    if not low < high:
+        return None
+    count = min(size, _DEFAULT_WINDOW, max(_MIN_PLACE, round(high - low)))
+    return max(0, min(round((low + high - count) / 2), size - count)), count
 
 
 def _total(sizes: Sequence[int], grid: TileGrid) -> tuple[int, int, int]:

@@ -87,7 +87,55 @@ def test_large_scenes_have_overviews_and_a_preview() -> None:
     assert 81_000 * 1.08 < large - 3000 - 60_000 < 81_000 * 1.13
 
 
+@pytest.mark.parametrize(
+    ("view", "window"),
+    [
+        ((0.0, 0.0, 1.0, 1.0), (0, 0, 128, 140)),  # all of it
+        ((-9.0, -9.0, 9.0, 9.0), (0, 0, 128, 140)),  # far more
+        ((0.0, 0.5, 0.5, 1.0), (0, 0, 64, 70)),  # its upper left quarter
+        ((0.9, 0.0, 1.5, 0.1), (64, 76, 64, 64)),  # a corner: no less than 64 pixels, and inside
+        ((5.0, 5.0, 6.0, 6.0), (0, 0, 128, 140)),  # elsewhere: as if nothing were said
+    ],
+)
+@pytest.mark.parametrize("turn", ["north up", "south up"])
+def test_bounds_are_the_place_on_the_map(tmp_path: Path, view, window, turn: str) -> None:
+    scene = tmp_path / "scene.tif"
+    with rasterio.open(DATA / "tokyo_l8_u16.tif") as source:
+        pixels, profile, box, (rows, _) = source.read(), source.profile, source.bounds, source.shape
+    if turn == "south up":
+        a, b, c, d, e, f = profile["transform"][:6]
+        profile["transform"] = rasterio.Affine(a, b, c, d, -e, f + rows * e)
+        pixels = pixels[:, ::-1]
+        row, column, height, width = window
+        window = (rows - row - height, column, height, width)
+    with rasterio.open(scene, "w", **profile) as made:
+        made.write(pixels)
+    x0, y0, x1, y1 = view
+    width, height = box.right - box.left, box.top - box.bottom
+    bounds = (box.left + x0 * width, box.bottom + y0 * height, box.left + x1 * width, box.bottom + y1 * height)
+    found = estimate_raster(scene, lossless=True, bounds=bounds, samples=1)
+    assert found.window == PixelBox(*window)
+
+
+def test_bounds_of_a_large_scene_are_its_middle() -> None:
+    with rasterio.open(FARMLAND) as source:
+        found = estimate_raster(FARMLAND, lossless=True, bounds=tuple(source.bounds), samples=1)
+        rows, columns = source.shape
+    height, width = min(rows, 512), min(columns, 512)
+    assert found.window == PixelBox((rows - height) // 2, (columns - width) // 2, height, width)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_bounds_of_a_raster_without_a_place(tmp_path: Path) -> None:
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", width=90, height=70, count=1, dtype="uint8") as made:
+        made.write(np.zeros((1, 70, 90), np.uint8))
+    found = estimate_raster(tmp_path / "a.tif", lossless=True, bounds=(0, 0, 1, 1))
+    assert found.window == PixelBox(0, 0, 70, 90)
+
+
 def test_bad_arguments(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="window and bounds exclude each other"):
+        estimate_raster(FARMLAND, window=(0, 0, 64, 64), bounds=(0, 0, 1, 1))
     with pytest.raises(UsageError, match="not inside the raster"):
         estimate_raster(FARMLAND, window=(0, 0, 5000, 10))
     with pytest.raises(UsageError, match="samples must be at least 1"):

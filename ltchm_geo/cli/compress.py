@@ -49,7 +49,7 @@ def compress(src: str, dst: str | None, as_json: bool, quiet: bool, **settings: 
 
     reporter = Reporter(as_json, quiet)
     with reporter.progress("compressing") as progress:
-        result = compress_raster(src, dst, progress=progress, **settings)
+        result = compress_raster(src, dst, progress=progress, written=reporter.written, **settings)
     reporter.result(result.to_dict(), _describe(result))
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
       ltchm estimate scene.tif
       ltchm estimate dem.tif --max-error 0.5
       ltchm estimate scene.tif --quality 20 --window 0 0 512 512 --images look/
+      ltchm estimate scene.tif --bounds 440000 5520000 441000 5521000
     """,
 )
 @click.argument("src")
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     metavar="ROW COL HEIGHT WIDTH",
     help="What to restore; 512 x 512 pixels in the middle unless given.",
+)
+@click.option(
+    "--bounds",
+    nargs=4,
+    type=float,
+    metavar="XMIN YMIN XMAX YMAX",
+    help="Instead, a place in the raster's CRS: its middle is restored, at most 512 x 512 pixels.",
 )
 @click.option(
     "--images",
@@ -53,6 +61,7 @@ def estimate(
     max_error: float | tuple[float, ...] | None,
     model: str | None,
     window: tuple[int, int, int, int] | None,
+    bounds: tuple[float, float, float, float] | None,
     images: Path | None,
     samples: int,
     device: str,
@@ -76,6 +85,7 @@ def estimate(
             model=model,
             device=device,
             window=window,
+            bounds=bounds,
             images=images,
             samples=samples,
             progress=progress,

@@ -66,10 +66,9 @@ _SCRUBBED = (  # what QGIS sets for its own libraries would make another Python 
 class EngineError(Exception):
     """The engine could not do it. The message is meant for the user; `details` for the log."""
 
-    def __init__(self, message: str, details: str = "", kind: str = ""):
+    def __init__(self, message: str, details: str = ""):
         super().__init__(message)
         self.details = details
-        self.kind = kind
 
 
 class EngineMissing(EngineError):
@@ -133,7 +132,7 @@ def guidance(interpreter: str = "") -> str:
             "{interpreter} has no LTCHM engine. Install it there:\n"
             "  {interpreter} -m pip install ltchm-geo\n"
             "or choose another Python under Settings > Options > LTCHM."
-        ).format(interpreter=interpreter)
+        ).format(interpreter=_quoted(interpreter))
     creator = "py" if os.name == "nt" else "python3"
     return tr(
         "The LTCHM engine is not installed yet. It has a Python of its own (3.11 or newer). Type in a terminal:\n"
@@ -143,7 +142,7 @@ def guidance(interpreter: str = "") -> str:
     ).format(creator=creator, folder=_quoted(suggested_folder()), python=_quoted(suggested_interpreter()))
 
 
-def _quoted(path: Path) -> str:
+def _quoted(path: str | Path) -> str:
     return f'"{path}"' if " " in str(path) else str(path)
 
 
@@ -164,7 +163,7 @@ def run(
     interpreter : Python that has the engine; "" if none is known
     cancelled : asked many times a second; once it says yes the engine is stopped
     progress : called with (done, total)
-    warning : called with what the user should know
+    warning : called with what the user should know, also that a complete file could not be measured
     writes : the file the command writes. If the engine dies, its unfinished ``.part`` is removed.
 
     Returns
@@ -181,43 +180,69 @@ def run(
     errors: deque[str] = deque(maxlen=_TAIL)
     lines: queue.Queue[str | None] = queue.Queue()
     readers = [read_lines(process.stdout, lines.put), read_lines(process.stderr, errors.append)]
-    outcome: dict[str, Any] | None = None
+    heard = _Events(progress, warning)
     try:
         for line in _until_end(lines, process, cancelled):
-            event = parse_event(line)
-            if event is None:
-                continue
-            if event["event"] == "progress":
-                progress(int(event["done"]), int(event["total"]))
-            elif event["event"] == "warning":
-                warning(str(event["message"]))
-            else:
-                outcome = event
+            heard.take(line)
     except EngineCancelled:
         stop(process)
         readers[0].join(_GRACE)
-        outcome = outcome or _last_event(lines)
-        if (
-            process.returncode != 0 or outcome is None or outcome["event"] != "result"
-        ):  # else it was done before it knew
+        while not lines.empty():
+            heard.take(lines.get() or "")
+        if heard.complete is None:
             _remove_partial(writes)
             raise
+        return heard.complete  # it was done before it knew
     except BaseException:
         stop(process)
         _remove_partial(writes)
         raise
     for reader in readers:
         reader.join(_GRACE)
-    if outcome is None or process.returncode < 0:
+    if heard.outcome is None or process.returncode < 0:
         _remove_partial(writes)
-    return judge(outcome, process.returncode, [line for line in errors if line], interpreter)
+    try:
+        return judge(heard.outcome, process.returncode, [line for line in errors if line], interpreter)
+    except EngineError as error:
+        if heard.written is None:
+            raise
+        warning(tr("The scene is complete, but it could not be measured: {reason}").format(reason=error))
+        return heard.written
 
 
-def _last_event(lines: queue.Queue[str | None]) -> dict[str, Any] | None:
-    event = None
-    while not lines.empty():
-        event = parse_event(lines.get() or "") or event
-    return event
+class _Events:
+    """Hands on what the engine says, and remembers what it all came to.
+
+    Attributes
+    ----------
+    outcome : its last event besides progress and warnings, if there was one
+    written : the result as far as it was known when the file was complete
+    """
+
+    def __init__(self, progress: Callable[[int, int], None], warning: Callable[[str], None]):
+        self.outcome: dict[str, Any] | None = None
+        self.written: dict[str, Any] | None = None
+        self._progress, self._warning = progress, warning
+
+    @property
+    def complete(self) -> dict[str, Any] | None:
+        """What says that the file is there."""
+        done = self.outcome is not None and self.outcome["event"] == "result"
+        return self.outcome if done else self.written
+
+    def take(self, line: str) -> None:
+        """A line of the engine's output, whatever it is."""
+        event = parse_event(line)
+        if event is None:
+            return
+        if event["event"] == "progress":
+            self._progress(int(event["done"]), int(event["total"]))
+        elif event["event"] == "warning":
+            self._warning(str(event["message"]))
+        elif event["event"] == "written":
+            self.written = event
+        else:
+            self.outcome = event
 
 
 def start(command: list[str], stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
@@ -321,7 +346,7 @@ def judge(outcome: dict[str, Any] | None, code: int, errors: list[str], interpre
     """
     details = "\n".join(errors)
     if outcome is not None and outcome["event"] == "error":
-        raise EngineError(str(outcome.get("message", "")), details, str(outcome.get("type", "")))
+        raise EngineError(str(outcome.get("message", "")), details)
     if outcome is not None and outcome["event"] == "result" and code in (0, 1):
         return outcome
     if any("No module named" in line and "ltchm_geo" in line for line in errors):
@@ -332,7 +357,7 @@ def judge(outcome: dict[str, Any] | None, code: int, errors: list[str], interpre
         tr(
             "{interpreter} does not answer as the LTCHM engine does (exit code {code}). Choose another Python under "
             "Settings > Options > LTCHM, or update the engine: {interpreter} -m pip install --upgrade ltchm-geo"
-        ).format(interpreter=interpreter, code=code),
+        ).format(interpreter=_quoted(interpreter), code=code),
         details,
     )
 

@@ -1,4 +1,4 @@
-"""From what the map shows to pixels of a layer."""
+"""The part of a layer that the map shows."""
 
 from __future__ import annotations
 
@@ -11,33 +11,17 @@ from qgis.core import (
     QgsReferencedRectangle,
 )
 
-__all__ = ["preview_window"]
+__all__ = ["visible_bounds"]
 
 
-def preview_window(layer: QgsRasterLayer, view: QgsReferencedRectangle | None, side: int) -> tuple[int, int, int, int]:
-    """Pixels to preview as (row, column, height, width): the middle of the view, at most `side` pixels square.
+def visible_bounds(layer: QgsRasterLayer, view: QgsReferencedRectangle | None) -> list[str]:
+    """The part in view, in the layer's coordinates, as (x min, y min, x max, y max) in words; all of it if none is.
 
-    Parameters
-    ----------
-    layer : with extent, width and height
-    view : what the map shows; the middle of the layer is taken if None, or if it shows nothing of it
-    side : largest height and width
+    Which pixels these are is left to the engine: of a raster that is not north up, QGIS shows a warped copy whose rows
+    and columns are not the file's.
     """
-    extent = layer.extent()
-    box = _visible(layer, view) or extent
-    pixel_x, pixel_y = extent.width() / layer.width(), extent.height() / layer.height()
-    left, right = (box.xMinimum() - extent.xMinimum()) / pixel_x, (box.xMaximum() - extent.xMinimum()) / pixel_x
-    top, bottom = (extent.yMaximum() - box.yMaximum()) / pixel_y, (extent.yMaximum() - box.yMinimum()) / pixel_y
-    column, width = _span(left, right, layer.width(), side)
-    row, height = _span(top, bottom, layer.height(), side)
-    return row, column, height, width
-
-
-def _span(low: float, high: float, size: int, side: int) -> tuple[int, int]:
-    """First pixel and count: the span's middle, never empty, inside 0 to size."""
-    count = max(min(side, size, 64), min(side, size, round(high - low)))
-    first = round((low + high - count) / 2)
-    return max(0, min(first, size - count)), count
+    box = _visible(layer, view) or layer.extent()
+    return [repr(number) for number in (box.xMinimum(), box.yMinimum(), box.xMaximum(), box.yMaximum())]
 
 
 def _visible(layer: QgsRasterLayer, view: QgsReferencedRectangle | None) -> QgsRectangle | None:

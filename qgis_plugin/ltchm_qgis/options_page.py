@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from qgis.core import QgsApplication
 from qgis.gui import QgsFileWidget, QgsOptionsPageWidget, QgsOptionsWidgetFactory
 from qgis.PyQt import sip
@@ -109,7 +111,7 @@ class OptionsPage(QgsOptionsPageWidget):
 
     def run_test(self) -> None:
         """Ask the engine who it is, in the background."""
-        interpreter = self.interpreter.filePath().strip() or Settings().interpreter
+        interpreter = os.path.expanduser(self.interpreter.filePath().strip()) or Settings().interpreter
         self.test.setEnabled(False)
         self.answer.setText(tr("Testing..."))
         self._task = EngineTask(

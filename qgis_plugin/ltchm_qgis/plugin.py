@@ -9,6 +9,7 @@ from typing import Any
 from qgis.core import (
     Qgis,
     QgsApplication,
+    QgsCoordinateReferenceSystem,
     QgsMapLayer,
     QgsMapLayerStyle,
     QgsMapLayerType,
@@ -25,7 +26,7 @@ from . import translation
 from .algorithms.base import ICON, scene_filter
 from .engine import EngineError, guidance
 from .provider import LtchmProvider
-from .serve import SOURCE_PROPERTY, is_scene, scenes
+from .serve import is_scene, scenes
 from .settings import Settings
 from .translation import tr
 
@@ -58,6 +59,7 @@ class LtchmPlugin:
         self.iface = iface
         self.provider: LtchmProvider | None = None
         self._translator = translation.install()
+        self._active = True
 
     # --- QGIS calls these --------------------------------------------------------------------------------------------
 
@@ -72,8 +74,8 @@ class LtchmPlugin:
         from .options_page import OptionsFactory
 
         self.initProcessing()
-        scenes().install()
         scenes().problem.connect(self._warn)
+        scenes().install()
         self._options = OptionsFactory()
         self.iface.registerOptionsWidgetFactory(self._options)
         self._drops = _Drops(self)
@@ -93,9 +95,11 @@ class LtchmPlugin:
             every_layer = number == 0  # the others only for compressed scenes
             self.iface.addCustomActionForLayerType(action, _MENU, QgsMapLayerType.RasterLayer, every_layer)
         QgsProject.instance().layersAdded.connect(self._offer_scene_actions)
+        self._offer_scene_actions(list(QgsProject.instance().mapLayers().values()))
 
     def unload(self) -> None:
         """Take everything away again."""
+        self._active = False
         if self.provider is not None:
             QgsApplication.processingRegistry().removeProvider(self.provider)
         if self._translator is not None:
@@ -103,8 +107,8 @@ class LtchmPlugin:
         if self.iface is None:
             return
         QgsProject.instance().layersAdded.disconnect(self._offer_scene_actions)
-        scenes().problem.disconnect(self._warn)
         scenes().close()
+        scenes().problem.disconnect(self._warn)
         for action in self._layer_menu.actions():
             self.iface.removeCustomActionForLayerType(action)
         for action in self._toolbar.actions():
@@ -136,9 +140,11 @@ class LtchmPlugin:
 
         style = QgsMapLayerStyle()
         style.readFromLayer(layer)  # as it is now: the layer may be gone when the scene is ready
-        name = layer.name()
+        name, crs = layer.name(), layer.crs()  # a CRS that was chosen in QGIS is not in the file
 
         def done(results: dict[str, Any] | None, message: str) -> None:
+            if not self._active:  # switched off meanwhile
+                return
             if results is None:
                 if message:
                     self._fail(tr("Compressing {layer} failed").format(layer=name), message)
@@ -147,7 +153,7 @@ class LtchmPlugin:
                 return
             self._tell(_outcome(results), Qgis.MessageLevel.Success)
             if opens:
-                self.open_scene(results["OUTPUT"], tr("{layer} (compressed)").format(layer=name), style)
+                self.open_scene(results["OUTPUT"], tr("{layer} (compressed)").format(layer=name), style, crs)
 
         AlgorithmRun("ltchm:compress", parameters, tr("Compressing {layer}").format(layer=name), done)
 
@@ -157,17 +163,23 @@ class LtchmPlugin:
         for path in paths:
             self.open_scene(path)
 
-    def open_scene(self, path: str, name: str = "", style: QgsMapLayerStyle | None = None) -> QgsRasterLayer | None:
-        """Add a compressed scene to the project; None, with a message, if that fails."""
+    def open_scene(
+        self,
+        path: str,
+        name: str = "",
+        style: QgsMapLayerStyle | None = None,
+        crs: QgsCoordinateReferenceSystem | None = None,
+    ) -> QgsRasterLayer | None:
+        """Add a compressed scene to the project, in a style and CRS; None, with a message, if that fails."""
         try:
             layer = scenes().open(path, name)
         except EngineError as error:
             self._fail(tr("{scene} was not opened").format(scene=os.path.basename(path)), str(error), error)
             return None
         if style is not None and style.isValid():
-            source = layer.customProperty(SOURCE_PROPERTY)
-            style.writeToLayer(layer)  # replaces custom properties too
-            layer.setCustomProperty(SOURCE_PROPERTY, source)
+            style.writeToLayer(layer)
+        if crs is not None and crs.isValid() and crs != layer.crs():
+            layer.setCrs(crs)
         return QgsProject.instance().addMapLayer(layer)
 
     def decompress(self) -> None:
@@ -230,13 +242,13 @@ class LtchmPlugin:
 
     def _offer_scene_actions(self, layers: list[QgsMapLayer]) -> None:
         for layer in layers:
-            if isinstance(layer, QgsRasterLayer) and layer.customProperty(SOURCE_PROPERTY):
+            if isinstance(layer, QgsRasterLayer) and scenes().scene(layer.source()):
                 for action in self._layer_menu.actions()[1:]:
                     self.iface.addCustomActionForLayer(action, layer)
 
     def _active_scene(self) -> str:
         layer = self.iface.activeLayer()
-        return layer.customProperty(SOURCE_PROPERTY, "") if isinstance(layer, QgsRasterLayer) else ""
+        return (scenes().scene(layer.source()) or "") if isinstance(layer, QgsRasterLayer) else ""
 
     def _view(self) -> QgsReferencedRectangle:
         canvas = self.iface.mapCanvas()

@@ -29,6 +29,10 @@ class LtchmProvider(QgsProcessingProvider):
         """Shown in the toolbox."""
         return QIcon(str(ICON))
 
+    def supportedOutputRasterLayerExtensions(self) -> list[str]:
+        """What rasters are restored as."""
+        return ["tif", "tiff"]
+
     def loadAlgorithms(self) -> None:
         """Register them all."""
         for algorithm in (CompressAlgorithm, DecompressAlgorithm, InfoAlgorithm, OpenAlgorithm):

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from qgis.core import QgsDataProvider, QgsPathResolver, QgsProject, QgsRasterLayer
+from qgis.core import QgsDataProvider, QgsMapLayer, QgsPathResolver, QgsProject, QgsRasterLayer
 from qgis.PyQt.QtCore import QCoreApplication, QObject, Qt, QThread, pyqtSignal
 from qgis.PyQt.QtWidgets import QApplication
 
@@ -25,14 +25,12 @@ from . import engine
 from .settings import Settings
 from .translation import tr
 
-__all__ = ["SOURCE_PROPERTY", "Scenes", "is_scene", "scenes"]
-
-#: Custom property of layers: path of the compressed scene they show.
-SOURCE_PROPERTY = "ltchm/source"
+__all__ = ["Scenes", "is_scene", "scenes"]
 
 _PREFIX = "/vsicurl/"
 _START_SECONDS = 90.0  # a cold PyTorch on a slow disk
 _IDLE_MINUTES = 60 * 24 * 7  # as good as never: QGIS closing ends it
+_FORGIVEN = 10.0  # seconds until a scene that could not be had is tried again
 _YOUNG = 20.0  # an engine that dies so soon is not started again by itself
 _MANIFEST = "ltchm-manifest.json"
 
@@ -45,11 +43,22 @@ def is_scene(path: str) -> bool:
     return lower.endswith(".zarr") and os.path.isfile(os.path.join(path, _MANIFEST))
 
 
+def _identity(path: str) -> tuple[int, ...] | None:
+    """Changes when another scene takes the path; None if there is none."""
+    file = os.path.join(path, _MANIFEST) if os.path.isdir(path) else path
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 class _Server:
     """One `ltchm serve` child and the address of its scene."""
 
     def __init__(self, path: str, ended: pyqtSignal):
         self.path, self.url, self.began = path, "", time.monotonic()
+        self._identity = _identity(path)
         self.shown = False  # whether a layer of the project has used it
         self._ended = ended
         self._errors: deque[str] = deque(maxlen=30)
@@ -75,6 +84,11 @@ class _Server:
     def alive(self) -> bool:
         """Whether it still serves."""
         return self._process.poll() is None
+
+    @property
+    def current(self) -> bool:
+        """Whether it serves, and serves what is under the path now."""
+        return self.alive and self._identity == _identity(self.path)
 
     def stop(self) -> None:
         """Let it end."""
@@ -122,13 +136,16 @@ class Scenes(QObject):
 
     problem = pyqtSignal(str)
     _ended = pyqtSignal(str)
+    _moved = pyqtSignal(object, str)
 
     def __init__(self):
         super().__init__()
         self._servers: dict[str, _Server] = {}
         self._lock = threading.Lock()
         self._hooks: tuple[str, str] | None = None
+        self._failed: dict[str, tuple[str, float]] = {}  # scenes that could not be had: why, and when
         self._ended.connect(self._revive, Qt.ConnectionType.QueuedConnection)
+        self._moved.connect(self._follow)
 
     def open(self, path: str, name: str = "") -> QgsRasterLayer:
         """A layer of a compressed scene, not yet in the project.
@@ -141,40 +158,48 @@ class Scenes(QObject):
         layer = QgsRasterLayer(self.source(path), name or Path(path).stem, "gdal")
         if not layer.isValid():
             raise engine.EngineError(tr("QGIS cannot read {scene} through the engine.").format(scene=path))
-        layer.setCustomProperty(SOURCE_PROPERTY, path)
         return layer
 
     def source(self, path: str) -> str:
         """What GDAL opens to read a scene; starts an engine if none serves it. Any thread may ask."""
         path = os.path.abspath(path)
         with self._lock:
-            server = self._servers.get(path)
-            if server is None or not server.alive:
+            old = server = self._servers.get(path)
+            if server is None or not server.current:
                 _spare_proxy()
                 with _busy():
                     server = self._servers[path] = _Server(path, self._ended)
-            return _PREFIX + server.url
+            source = _PREFIX + server.url
+        if old is not None and old is not server:
+            self._moved.emit(old, source)
+        return source
 
     def scene(self, source: str) -> str | None:
         """The scene behind a source that `source` gave; None if it is something else."""
         return next((s.path for s in list(self._servers.values()) if source == _PREFIX + s.url), None)
 
+    def serves(self, path: str) -> bool:
+        """Whether an engine holds this scene open."""
+        server = self._servers.get(os.path.abspath(path))
+        return server is not None and server.alive
+
     def install(self) -> None:
         """Make projects keep scenes by path, and engines end with the layers that need them."""
         self._hooks = (QgsPathResolver.setPathPreprocessor(self._read_path), QgsPathResolver.setPathWriter(self._path))
-        QgsProject.instance().readProject.connect(self._note_sources)
-        QgsProject.instance().layersAdded.connect(self._note_shown)
+        QgsProject.instance().layersAdded.connect(self._added)
         QgsProject.instance().layersRemoved.connect(self._release)
+        self._added(list(QgsProject.instance().mapLayers().values()))
 
     def close(self) -> None:
-        """End all engines and take the hooks away."""
+        """End all engines and take the hooks away. Layers of the project keep the paths of their scenes."""
         if self._hooks is not None:
             QgsPathResolver.removePathPreprocessor(self._hooks[0])
             QgsPathResolver.removePathWriter(self._hooks[1])
-            QgsProject.instance().readProject.disconnect(self._note_sources)
-            QgsProject.instance().layersAdded.disconnect(self._note_shown)
+            QgsProject.instance().layersAdded.disconnect(self._added)
             QgsProject.instance().layersRemoved.disconnect(self._release)
             self._hooks = None
+        for layer, scene in list(self._layers()):
+            _set_source(layer, scene)
         while self._servers:
             self._servers.popitem()[1].stop()
 
@@ -187,13 +212,24 @@ class Scenes(QObject):
         if not path.lower().endswith((".ltchm", ".zarr")):
             return path
         absolute = os.path.join(QgsProject.instance().absolutePath(), path)
-        if not is_scene(absolute):
-            return path
+        # A project in a GeoPackage or database has no folder: QGIS finds the path itself, and `_added` the layer.
+        return (os.path.isabs(absolute) and is_scene(absolute) and self._source_or_tell(absolute)) or path
+
+    def _source_or_tell(self, path: str) -> str | None:
+        """`source`; or None, and why is told: once, though reading a project asks for each scene several times."""
+        path, now = os.path.abspath(path), time.monotonic()
+        self._failed = {p: failure for p, failure in self._failed.items() if now - failure[1] < _FORGIVEN}
+        if path in self._failed:
+            return None
         try:
-            return self.source(absolute)
+            return self.source(path)
         except engine.EngineError as error:
-            self.problem.emit(f"{os.path.basename(absolute)}: {error}")
-            return path
+            without = isinstance(error, engine.EngineMissing)
+            text = str(error) if without else f"{os.path.basename(path)}: {error}"
+            if text not in [told for told, _ in self._failed.values()]:
+                self.problem.emit(text)
+            self._failed[path] = text, time.monotonic()
+            return None
 
     def _layers(self) -> Iterator[tuple[QgsRasterLayer, str]]:
         for layer in QgsProject.instance().mapLayers().values():
@@ -201,14 +237,22 @@ class Scenes(QObject):
             if scene is not None:
                 yield layer, scene
 
-    def _note_sources(self, *_ignored: object) -> None:
-        """A project that moved has its scenes elsewhere now."""
-        for layer, scene in self._layers():
-            layer.setCustomProperty(SOURCE_PROPERTY, scene)
-
-    def _note_shown(self, *_ignored: object) -> None:
+    def _added(self, layers: list[QgsMapLayer]) -> None:
+        """Serve layers that still have a scene's path, as those from GeoPackages, layer files and before an upgrade."""
+        for layer in layers:
+            if isinstance(layer, QgsRasterLayer) and not layer.isValid() and is_scene(layer.source()):
+                source = self._source_or_tell(layer.source())
+                if source is not None:
+                    _set_source(layer, source)
         for _, scene in self._layers():
             self._servers[scene].shown = True
+
+    def _follow(self, old: _Server, source: str) -> None:
+        """Another engine serves a scene: layers of the old one go on with it."""
+        for layer in QgsProject.instance().mapLayers().values():
+            if isinstance(layer, QgsRasterLayer) and layer.source() == _PREFIX + old.url:
+                _set_source(layer, source)
+        old.stop()
 
     def _release(self, *_ignored: object) -> None:
         used = {scene for _, scene in self._layers()}
@@ -229,14 +273,16 @@ class Scenes(QObject):
             self.problem.emit(text.format(scene=name))
             return
         try:
-            source = self.source(path)
+            self.source(path)  # which the layers follow
         except engine.EngineError as error:
             self.problem.emit(f"{name}: {error}")
             return
-        for layer in layers:
-            layer.setDataSource(source, layer.name(), "gdal", QgsDataProvider.ProviderOptions())
-            layer.triggerRepaint()
         self.problem.emit(tr("The LTCHM engine of {scene} crashed and was started again.").format(scene=name))
+
+
+def _set_source(layer: QgsRasterLayer, source: str) -> None:
+    layer.setDataSource(source, layer.name(), "gdal", QgsDataProvider.ProviderOptions())
+    layer.triggerRepaint()
 
 
 _scenes: Scenes | None = None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from qgis.core import QgsSettings
+from qgis.PyQt.QtCore import QStandardPaths
 
 __all__ = ["DEFAULT_QUALITY", "Settings", "suggested_folder", "suggested_interpreter"]
 
@@ -71,11 +71,13 @@ class Settings:
     def cache_folder(self) -> Path:
         """Folder of preview pictures."""
         chosen = self.chosen_cache_folder
-        return Path(chosen).expanduser() if chosen else Path(tempfile.gettempdir()) / "ltchm-previews"
+        if chosen:
+            return Path(chosen).expanduser()
+        return Path(QStandardPaths.writableLocation(QStandardPaths.StandardLocation.CacheLocation)) / "ltchm-previews"
 
     @property
     def chosen_cache_folder(self) -> str:
-        """The user's choice of a folder for preview pictures; "" for the system's temporary one."""
+        """The user's choice of a folder for preview pictures; "" for one among the user's caches."""
         return self._text("cache_folder")
 
     @chosen_cache_folder.setter

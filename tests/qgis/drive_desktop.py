@@ -145,7 +145,7 @@ def steps():
     picture("done")
 
     # the opened scene: identify it
-    scene = next(x for x in QgsProject.instance().mapLayers().values() if x.customProperty("ltchm/source"))
+    scene = next(x for x in QgsProject.instance().mapLayers().values() if x.source().startswith("/vsicurl/"))
     iface.setActiveLayer(scene)
     iface.actionIdentify().trigger()
     yield after(0.5)

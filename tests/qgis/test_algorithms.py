@@ -135,6 +135,26 @@ def test_cancelling_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.glob("t.ltchm*")) == []
 
 
+def test_cancelling_while_measuring_keeps_the_scene(small: Path, tmp_path: Path) -> None:
+    scene = tmp_path / "t.ltchm"
+
+    class Impatient(QgsProcessingFeedback):
+        def isCanceled(self) -> bool:
+            return scene.exists()
+
+    found = run("compress", Impatient(), INPUT=str(small), GUARANTEE=2, MEASURE=True, OUTPUT=str(scene))
+    assert found["OUTPUT"] == str(scene)
+    assert found["BYTES"] == scene.stat().st_size
+
+
+@pytest.mark.parametrize("bound", [1234.567, 1234567.0, 0.1234567])
+def test_a_bound_is_passed_on_as_it_is(bound: float) -> None:
+    from ltchm_qgis.algorithms.compress import Guarantee, precision_arguments
+
+    option, text = precision_arguments(Guarantee.MAX_ERROR, 50, bound)
+    assert (option, float(text)) == ("--max-error", bound)
+
+
 def test_layers_that_are_no_files_are_refused(tmp_path: Path) -> None:
     from ltchm_qgis.algorithms.compress import SourceRefused, source_name
 
@@ -194,3 +214,8 @@ def test_a_guarantee_is_kept(small: Path, tmp_path: Path, choice: dict) -> None:
         pixels = [(row, column) for row in range(source.height()) for column in range(source.width())]
         worst = max(worst, *(abs(here.value(*pixel) - there.value(*pixel)) for pixel in pixels))
     assert worst <= choice.get("MAX_ERROR", 0)
+    told = QgsProcessingFeedback()
+    run("info", told, INPUT=str(scene))
+    expected = "No pixel off by more than 2" if "MAX_ERROR" in choice else "Guarantee: Lossless"
+    assert expected in told.textLog()
+    assert "Quality" not in told.textLog()

@@ -124,6 +124,31 @@ def test_cancelled_too_late_is_done(fake: Fake, tmp_path: Path) -> None:
     assert run(fake(code), cancelled=marker.exists)["value"] == 1
 
 
+WRITTEN = "print(json.dumps({'event': 'written', 'path': 'out.ltchm', 'psnr': None}), flush=True)"
+
+
+def test_cancelled_while_measuring_is_written(fake: Fake) -> None:
+    began = time.monotonic()
+    found = run(fake(f"{WRITTEN}\ntime.sleep(60)"), cancelled=lambda: time.monotonic() - began > 1)
+    assert (found["path"], found["psnr"]) == ("out.ltchm", None)
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "was killed"),
+        ("print(json.dumps({'event': 'error', 'type': 'X', 'message': 'cannot read'})); sys.exit(1)", "cannot read"),
+    ],
+)
+def test_a_failure_while_measuring_is_a_warning(fake: Fake, end: str, reason: str) -> None:
+    warnings: list[str] = []
+    found = run(fake(f"{WRITTEN}\n{end}"), warning=warnings.append)
+    assert found["path"] == "out.ltchm"
+    (text,) = warnings
+    assert "is complete" in text
+    assert reason in text
+
+
 def test_output_closed_early_does_not_hang(fake: Fake) -> None:
     began = time.monotonic()
     with pytest.raises(engine.EngineCancelled):

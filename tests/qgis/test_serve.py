@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Fake
+from conftest import DATA, Fake, engine_python
 from ltchm_qgis import serve
 from ltchm_qgis.engine import EngineError, EngineMissing
-from qgis.core import QgsPointXY, QgsProject, QgsRaster, QgsRasterLayer
+from qgis.core import QgsLayerDefinition, QgsPointXY, QgsProject, QgsRaster, QgsRasterLayer
 from qgis.PyQt.QtCore import QCoreApplication
 
 
@@ -78,13 +79,59 @@ def test_projects_keep_the_path(scenes, compressed: Path, tmp_path: Path, monkey
     assert project.read(str(moved / "map.qgs"))
     (layer,) = project.mapLayers().values()
     assert layer.isValid()
-    assert layer.customProperty(serve.SOURCE_PROPERTY) == str(moved / "data" / "s.ltchm")
+    assert scenes.scene(layer.source()) == str(moved / "data" / "s.ltchm")
     project.clear()
     told = []
     scenes.problem.connect(told.append)
     monkeypatch.delenv("LTCHM_PYTHON")
     project.read(str(moved / "map.qgs"))
-    assert any("pip install ltchm-geo" in text for text in told)
+    assert len(told) == 1
+    assert "pip install ltchm-geo" in told[0]
+
+
+@pytest.mark.parametrize("kind", ["geopackage", "layer file"])
+def test_projects_without_a_folder_find_their_scenes(scenes, compressed: Path, tmp_path: Path, kind: str) -> None:
+    project, scene = QgsProject.instance(), tmp_path / "data" / "s.ltchm"
+    scene.parent.mkdir()
+    scene.write_bytes(compressed.read_bytes())
+    layer = project.addMapLayer(scenes.open(str(scene)))
+    layer.renderer().setRedBand(3)
+    if kind == "geopackage":
+        address = f"geopackage:{tmp_path / 'projects.gpkg'}?projectName=map"
+        assert project.write(address)
+        project.clear()
+        assert project.read(address)
+    else:
+        nodes = project.layerTreeRoot().children()
+        done, problem = QgsLayerDefinition.exportLayerDefinition(str(tmp_path / "map.qlr"), nodes)
+        assert done, problem
+        assert "127.0.0.1" not in (tmp_path / "map.qlr").read_text()
+        project.clear()
+        done, problem = QgsLayerDefinition.loadLayerDefinition(
+            str(tmp_path / "map.qlr"), project, project.layerTreeRoot()
+        )
+        assert done, problem
+    (layer,) = project.mapLayers().values()
+    assert layer.isValid()
+    assert scenes.scene(layer.source()) == str(scene)
+    assert layer.renderer().redBand() == 3
+
+
+def test_a_scene_that_was_replaced_is_shown_as_it_is_now(scenes, compressed: Path, tmp_path: Path) -> None:
+    scene = tmp_path / "s.ltchm"
+    engine = [engine_python(), "-I", "-m", "ltchm_geo", "compress", str(DATA / "tokyo_l8_u16.tif"), str(scene)]
+    subprocess.run([*engine, "--quality", "5"], check=True, capture_output=True)
+    first = QgsProject.instance().addMapLayer(scenes.open(str(scene)))
+    place = first.extent().center()
+    rough, (old,) = identify(first, place), scenes._servers.values()
+    subprocess.run([*engine, "--lossless", "--overwrite"], check=True, capture_output=True)
+    second = QgsProject.instance().addMapLayer(scenes.open(str(scene)))
+    exact = identify(QgsRasterLayer(str(DATA / "tokyo_l8_u16.tif")), place)
+    assert rough != exact
+    assert identify(second, place) == exact
+    assert first.source() == second.source()
+    assert identify(first, place) == exact
+    assert not old.alive
 
 
 def test_a_crashed_engine_is_started_again_once(scenes, compressed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +150,9 @@ def test_a_crashed_engine_is_started_again_once(scenes, compressed: Path, monkey
     os.kill(scenes._servers[str(compressed)]._process.pid, signal.SIGSEGV)
     wait(lambda: len(told) == 2)
     assert "Remove the layer and open it again" in told[1]
+    again = QgsProject.instance().addMapLayer(scenes.open(str(compressed)))  # before removing it
+    assert layer.source() == again.source()
+    assert identify(layer, layer.extent().center())
 
 
 def test_a_wrong_file_is_one_message(scenes, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from conftest import Fake
 from ltchm_qgis import serve
 from ltchm_qgis.dialogs.compress_dialog import CompressDialog
-from ltchm_qgis.extents import preview_window
+from ltchm_qgis.extents import visible_bounds
 from ltchm_qgis.options_page import OptionsPage, describe_engine
 from ltchm_qgis.previews import PreviewCache
 from ltchm_qgis.settings import Settings, suggested_interpreter
@@ -25,6 +25,7 @@ from qgis.core import (
 )
 from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QCoreApplication
+from qgis.PyQt.QtWidgets import QDialog, QMessageBox
 
 
 def wait(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -83,6 +84,11 @@ def test_nonsense_in_the_settings_is_the_default() -> None:
     assert Settings().quality == 100
 
 
+def test_previews_lie_among_the_users_own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    assert Settings().cache_folder.is_relative_to(tmp_path / "caches")
+
+
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
@@ -116,6 +122,15 @@ def test_test_engine_with_a_crash(fake: Fake) -> None:
     page.run_test()
     wait(page.test.isEnabled)
     assert "crashed" in page.answer.text()
+
+
+def test_test_engine_knows_the_home_folder(fake: Fake, tmp_path: Path) -> None:
+    fake("print(json.dumps({'event': 'error', 'type': 'X', 'message': 'found me'}))")
+    page = OptionsPage()
+    page.interpreter.setFilePath("~/fake-python")  # the tests' home
+    page.run_test()
+    wait(page.test.isEnabled)
+    assert page.answer.text() == "found me"
 
 
 def test_options_without_engine_guide(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,45 +232,78 @@ def test_a_dialog_without_layers(open_dialog: Open, qgis_new_project) -> None:
     assert "no raster layer" in dialog.preview._message
 
 
-def test_compressed_layers_are_refused(open_dialog: Open, layer: QgsRasterLayer) -> None:
-    layer.setCustomProperty(serve.SOURCE_PROPERTY, "/some/scene.ltchm")
-    dialog = open_dialog(layer)
+def test_compressed_layers_are_refused(open_dialog: Open, qgis_new_project, compressed: Path) -> None:
+    layer = QgsProject.instance().addMapLayer(serve.scenes().open(str(compressed)))
+    try:
+        dialog = open_dialog(layer)
+        assert not dialog._go.isEnabled()
+        assert "compressed scene already" in dialog.preview._message
+    finally:
+        serve.scenes().close()
+
+
+def test_layers_that_are_gone_are_refused(open_dialog: Open, layer: QgsRasterLayer, tmp_path: Path) -> None:
+    gone = QgsProject.instance().addMapLayer(QgsRasterLayer(str(tmp_path / "gone.tif"), "gone", "gdal"))
+    assert not gone.isValid()
+    dialog = open_dialog(gone)
     assert not dialog._go.isEnabled()
-    assert "compressed scene already" in dialog.preview._message
+    assert "gone is not available" in dialog.preview._message
+
+
+@pytest.mark.parametrize("answer", ["Yes", "No"])
+def test_a_scene_is_not_replaced_unasked(open_dialog: Open, layer: QgsRasterLayer, answer: str, monkeypatch) -> None:
+    asked = []
+
+    def question(_parent, _title: str, text: str) -> QMessageBox.StandardButton:
+        asked.append(text)
+        return getattr(QMessageBox.StandardButton, answer)
+
+    monkeypatch.setattr(QMessageBox, "question", question)
+    dialog = open_dialog(layer)
+    dialog.accept()
+    assert asked == []  # nothing is there yet
+    assert dialog.result() == QDialog.DialogCode.Accepted
+    dialog = open_dialog(layer)
+    path = Path(dialog.destination.filePath())
+    path.write_text("an older one")
+    dialog.accept()
+    assert len(asked) == 1
+    assert str(path) in asked[0]
+    assert (dialog.result() == QDialog.DialogCode.Accepted) == (answer == "Yes")
 
 
 # --- what is previewed ------------------------------------------------------------------------------------------------
 
 
+def numbers(bounds: list[str]) -> list[float]:
+    return [float(text) for text in bounds]
+
+
 @pytest.mark.parametrize(
-    ("view", "window"),
+    ("view", "shown"),
     [
-        (None, (14, 20, 100, 100)),
-        ((0.0, 0.0, 1.0, 1.0), (14, 20, 100, 100)),  # all of it: the middle
-        ((0.0, 0.5, 0.5, 1.0), (0, 0, 64, 70)),  # upper left quarter, of 70 x 64 pixels
-        ((0.9, 0.0, 1.5, 0.1), (64, 76, 64, 64)),  # a corner: no less than 64 pixels, and inside
-        ((5.0, 5.0, 6.0, 6.0), (14, 20, 100, 100)),  # elsewhere
+        (None, (0.0, 0.0, 1.0, 1.0)),
+        ((0.0, 0.5, 0.5, 1.0), (0.0, 0.5, 0.5, 1.0)),
+        ((0.9, 0.0, 1.5, 0.1), (0.9, 0.0, 1.0, 0.1)),  # what lies in the layer
+        ((5.0, 5.0, 6.0, 6.0), (0.0, 0.0, 1.0, 1.0)),  # elsewhere: all of it
     ],
 )
-def test_window_of_the_preview(layer: QgsRasterLayer, view, window) -> None:
+def test_what_of_a_layer_the_map_shows(layer: QgsRasterLayer, view, shown) -> None:
     box = layer.extent()
+
+    def place(part: tuple[float, ...]) -> list[float]:
+        x0, y0, x1, y1 = part
+        left, low, width, height = box.xMinimum(), box.yMinimum(), box.width(), box.height()
+        return [left + x0 * width, low + y0 * height, left + x1 * width, low + y1 * height]
+
     if view is not None:
-        x0, y0, x1, y1 = view
-        view = QgsReferencedRectangle(
-            QgsRectangle(
-                box.xMinimum() + x0 * box.width(),
-                box.yMinimum() + y0 * box.height(),
-                box.xMinimum() + x1 * box.width(),
-                box.yMinimum() + y1 * box.height(),
-            ),
-            layer.crs(),
-        )
-    assert preview_window(layer, view, 100) == window
+        view = QgsReferencedRectangle(QgsRectangle(*place(view)), layer.crs())
+    assert numbers(visible_bounds(layer, view)) == pytest.approx(place(shown))
 
 
-def test_window_of_a_map_in_another_crs(layer: QgsRasterLayer) -> None:
+def test_what_a_map_in_another_crs_shows(layer: QgsRasterLayer) -> None:
     globe = QgsReferencedRectangle(QgsRectangle(-180, -90, 180, 90), QgsCoordinateReferenceSystem("EPSG:4326"))
-    assert preview_window(layer, globe, 512) == (0, 0, 128, 140)
+    assert numbers(visible_bounds(layer, globe)) == pytest.approx(numbers(visible_bounds(layer, None)))
 
 
 def test_old_previews_make_room(tmp_path: Path) -> None:
@@ -313,17 +361,42 @@ def test_compress_and_open_with_style(plugin, qgis_iface, layer: QgsRasterLayer,
     plugin.compress_layer(layer, parameters, opens=True)
     wait(lambda: len(QgsProject.instance().mapLayers()) == 2)
     opened = next(x for x in QgsProject.instance().mapLayers().values() if x is not layer)
-    assert opened.customProperty(serve.SOURCE_PROPERTY) == str(target)
+    assert serve.scenes().scene(opened.source()) == str(target)
+    assert opened.customProperty("mine") == "kept"
     assert opened.renderer().redBand() == 3
     assert opened.name() == "tokyo (compressed)"
     assert any("t.ltchm" in text and "PSNR" in text and "file://" in text for text in messages(qgis_iface))
+
+
+def test_a_crs_chosen_in_qgis_is_kept(plugin, layer: QgsRasterLayer, tmp_path: Path) -> None:
+    chosen = QgsCoordinateReferenceSystem("EPSG:3857")
+    assert layer.crs() != chosen
+    layer.setCrs(chosen)
+    parameters = {"INPUT": layer.id(), "GUARANTEE": 2, "MEASURE": False, "OUTPUT": str(tmp_path / "t.ltchm")}
+    plugin.compress_layer(layer, parameters, opens=True)
+    wait(lambda: len(QgsProject.instance().mapLayers()) == 2)
+    opened = next(x for x in QgsProject.instance().mapLayers().values() if x is not layer)
+    assert opened.crs() == chosen
+
+
+def test_a_plugin_switched_off_and_on_has_its_scenes_again(plugin, compressed: Path, tmp_path: Path) -> None:
+    layer = plugin.open_scene(str(compressed))
+    layer.renderer().setRedBand(3)
+    plugin.unload()
+    assert layer.source() == str(compressed)
+    assert QgsProject.instance().write(str(tmp_path / "off.qgs"))
+    assert "127.0.0.1" not in (tmp_path / "off.qgs").read_text()
+    plugin.initGui()
+    assert layer.isValid()
+    assert serve.scenes().scene(layer.source()) == str(compressed)
+    assert layer.renderer().redBand() == 3
 
 
 def test_dropping_files(plugin, compressed: Path, small: Path) -> None:
     assert not plugin._drops.handleFileDrop(str(small))
     assert plugin._drops.handleFileDrop(str(compressed))
     (layer,) = QgsProject.instance().mapLayers().values()
-    assert layer.customProperty(serve.SOURCE_PROPERTY) == str(compressed)
+    assert serve.scenes().scene(layer.source()) == str(compressed)
 
 
 def test_a_wrong_file_dropped_is_a_message(plugin, qgis_iface, tmp_path: Path) -> None:

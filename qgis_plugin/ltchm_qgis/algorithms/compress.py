@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
 from typing import Any
 
@@ -18,6 +19,7 @@ from qgis.core import (
     QgsRasterLayer,
 )
 
+from ..serve import scenes
 from ..settings import Settings
 from ..texts import figure, mean, psnr_text, size_text
 from ..translation import tr
@@ -44,7 +46,7 @@ def precision_arguments(guarantee: Guarantee, quality: int, max_error: float) ->
     if guarantee == Guarantee.LOSSLESS:
         return ["--lossless"]
     if guarantee == Guarantee.MAX_ERROR:
-        return ["--max-error", f"{max_error:g}"]
+        return ["--max-error", repr(float(max_error))]  # rounded, it might promise less
     return ["--quality", str(quality)]
 
 
@@ -59,7 +61,9 @@ def source_name(layer: QgsRasterLayer) -> str:
     ------
     SourceRefused
     """
-    if layer.customProperty("ltchm/source"):
+    if not layer.isValid():
+        raise SourceRefused(tr("{layer} is not available: its source cannot be opened.").format(layer=layer.name()))
+    if scenes().scene(layer.source()) is not None:
         raise SourceRefused(
             tr("{layer} is a compressed scene already; compressing it again would only lose quality.").format(
                 layer=layer.name()
@@ -142,6 +146,11 @@ class CompressAlgorithm(EngineAlgorithm):
             self._source = source_name(layer)
         except SourceRefused as refused:
             raise QgsProcessingException(str(refused)) from refused
+        path = self.parameterAsFileOutput(parameters, "OUTPUT", context)
+        if os.name == "nt" and scenes().serves(path):  # Windows replaces no file that is open: it would fail at the end
+            raise QgsProcessingException(
+                tr("{scene} is shown by a layer. Remove the layer, or choose another name.").format(scene=path)
+            )
         return True
 
     def processAlgorithm(

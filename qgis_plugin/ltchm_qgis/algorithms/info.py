@@ -15,7 +15,7 @@ from qgis.core import (
     QgsProcessingParameterFileDestination,
 )
 
-from ..texts import size_text
+from ..texts import figure, size_text
 from ..translation import tr
 from .base import EngineAlgorithm
 
@@ -40,11 +40,23 @@ def describe(found: dict[str, Any]) -> list[tuple[str, str]]:
             ),
         ),
         (tr("Rate"), tr("{bpp} bits per pixel").format(bpp=f"{found['bpp']:.3f}")),
-        (tr("Quality"), str(found["quality"])),
+        _precision(found),
         (tr("CRS"), crs.userFriendlyIdentifier() if crs.isValid() else tr("none")),
         (tr("Weights"), found["weights_tag"] or found["weights"] or tr("none")),
         (tr("Made by"), found["software"]),
     ]
+
+
+def _precision(found: dict[str, Any]) -> tuple[str, str]:
+    """What the scene promises, or its quality where it promises nothing."""
+    promised = found["guarantee"]
+    if promised is None:
+        return tr("Quality"), str(found["quality"])
+    bounds = [figure(bound) for bound in promised["max_error"]]
+    if not any(bounds):
+        return tr("Guarantee"), tr("Lossless")
+    different = sorted(set(bounds)) if len(set(bounds)) == 1 else bounds
+    return tr("Guarantee"), tr("No pixel off by more than") + " " + ", ".join(f"{bound:.9g}" for bound in different)
 
 
 class InfoAlgorithm(EngineAlgorithm):

@@ -18,6 +18,7 @@ from qgis.PyQt.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
     QLabel,
+    QMessageBox,
     QPushButton,
     QSlider,
     QSpinBox,
@@ -28,7 +29,7 @@ from qgis.PyQt.QtWidgets import (
 from ..algorithms.base import scene_filter
 from ..algorithms.compress import Guarantee, SourceRefused, guarantee_texts, precision_arguments, source_name
 from ..engine import EngineError
-from ..extents import preview_window
+from ..extents import visible_bounds
 from ..previews import PreviewCache
 from ..settings import Settings
 from ..tasks import EngineTask
@@ -38,7 +39,6 @@ from .preview_widget import PreviewWidget
 
 __all__ = ["CompressDialog"]
 
-_SIDE = 512  # pixels of the preview: a few seconds of one processor
 _SAMPLES = 8  # tiles coded to estimate the size
 _DELAY = 600  # milliseconds without a change before the engine is asked
 
@@ -48,11 +48,11 @@ def _presets() -> list[tuple[str, int]]:
 
 
 class CompressDialog(QDialog):
-    """Layer, quality with a preview, destination.
+    """Layer, quality with a preview, destination. Once it is accepted, `parameters()` is what the user wants.
 
     Signals
     -------
-    accepted : parameters() is what the user wants
+    estimated() : the estimate and the preview are there, or why they are not
     """
 
     estimated = pyqtSignal()
@@ -65,7 +65,7 @@ class CompressDialog(QDialog):
     ):
         super().__init__(parent)
         self.setWindowTitle(tr("Compress layer"))
-        self._view, self._task, self._place = view, None, None
+        self._view, self._task = view, None
         self._suggested = ""
         self._timer = QTimer(self, singleShot=True, interval=_DELAY)
         self._timer.timeout.connect(self._estimate)
@@ -102,6 +102,17 @@ class CompressDialog(QDialog):
             "OUTPUT": self.destination.filePath(),
         }
 
+    def accept(self) -> None:
+        """Called when the user says *Compress*."""
+        path = self.destination.filePath()
+        if not os.path.exists(path) or self._replaces(path):
+            super().accept()
+
+    def _replaces(self, path: str) -> bool:
+        question = tr("{scene} exists already. Replace it when the new one is complete?").format(scene=path)
+        answer = QMessageBox.question(self, self.windowTitle(), question)
+        return answer == QMessageBox.StandardButton.Yes
+
     # --- the window --------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
@@ -112,7 +123,7 @@ class CompressDialog(QDialog):
         self.destination = QgsFileWidget()
         self.destination.setStorageMode(QgsFileWidget.StorageMode.SaveFile)
         self.destination.setFilter(scene_filter())
-        self.destination.setConfirmOverwrite(True)
+        self.destination.setConfirmOverwrite(False)  # `accept` asks, however the name came about
         self.destination.fileChanged.connect(self._check)
         self._measure = QCheckBox(tr("Measure what was lost"), checked=True)
         self._open = QCheckBox(tr("Open the compressed scene when it is done"), checked=True)
@@ -188,7 +199,10 @@ class CompressDialog(QDialog):
 
     def _layer_changed(self, *_ignored: object) -> None:
         layer = self.layer
-        self._about.setText(_facts(layer) if layer else tr("The project has no raster layer."))
+        if layer is None:
+            self._about.setText(tr("The project has no raster layer."))
+        else:
+            self._about.setText(_facts(layer) if layer.isValid() else "")
         if layer is not None and self.destination.filePath() == self._suggested:
             self._suggested = _suggestion(layer)
             self.destination.setFilePath(self._suggested)
@@ -231,8 +245,8 @@ class CompressDialog(QDialog):
         cache = PreviewCache(settings.cache_folder, settings.cache_megabytes)
         source = source_name(self.layer)
         precision = precision_arguments(self.guarantee, self.quality.value(), self.max_error.value())
-        window = preview_window(self.layer, self._view, _SIDE)
-        place = cache.place(source, precision, window, settings.interpreter, settings.device)
+        bounds = visible_bounds(self.layer, self._view)
+        place = cache.place(source, precision, bounds, settings.interpreter, settings.device)
         found = cache.find(place)
         if found is not None:
             self._show(found)
@@ -253,7 +267,7 @@ class CompressDialog(QDialog):
             self._show(result)
 
         arguments = ["estimate", source, *precision, "--samples", str(_SAMPLES)]
-        arguments += ["--window", *map(str, window), "--images", str(place), "--device", settings.device]
+        arguments += ["--bounds", *bounds, "--images", str(place), "--device", settings.device]
         self._task = EngineTask(tr("Preview of compression"), arguments, done, hidden=True)
         QgsApplication.taskManager().addTask(self._task)
 

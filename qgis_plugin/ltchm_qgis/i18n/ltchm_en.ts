@@ -92,12 +92,20 @@ The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over ba
       <translation>{size}, {ratio} times smaller than its pixels, {bpp} bits per pixel</translation>
     </message>
     <message>
+      <source>{layer} is not available: its source cannot be opened.</source>
+      <translation>{layer} is not available: its source cannot be opened.</translation>
+    </message>
+    <message>
       <source>{layer} is a compressed scene already; compressing it again would only lose quality.</source>
       <translation>{layer} is a compressed scene already; compressing it again would only lose quality.</translation>
     </message>
     <message>
       <source>{layer} does not come from a file ({provider}). Export it as a GeoTIFF first.</source>
       <translation>{layer} does not come from a file ({provider}). Export it as a GeoTIFF first.</translation>
+    </message>
+    <message>
+      <source>{scene} is shown by a layer. Remove the layer, or choose another name.</source>
+      <translation>{scene} is shown by a layer. Remove the layer, or choose another name.</translation>
     </message>
     <message>
       <source>band {band}: {psnr}, largest error {error}</source>
@@ -176,10 +184,6 @@ Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full reso
       <translation>Rate</translation>
     </message>
     <message>
-      <source>Quality</source>
-      <translation>Quality</translation>
-    </message>
-    <message>
       <source>CRS</source>
       <translation>CRS</translation>
     </message>
@@ -190,6 +194,10 @@ Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full reso
     <message>
       <source>Made by</source>
       <translation>Made by</translation>
+    </message>
+    <message>
+      <source>Quality</source>
+      <translation>Quality</translation>
     </message>
     <message>
       <source>none</source>
@@ -308,6 +316,10 @@ Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full reso
       <translation>no CRS</translation>
     </message>
     <message>
+      <source>{scene} exists already. Replace it when the new one is complete?</source>
+      <translation>{scene} exists already. Replace it when the new one is complete?</translation>
+    </message>
+    <message>
       <source>about {size} ({low} to {high}), {ratio} times smaller than its pixels</source>
       <translation>about {size} ({low} to {high}), {ratio} times smaller than its pixels</translation>
     </message>
@@ -380,6 +392,10 @@ or choose another Python under Settings &gt; Options &gt; LTCHM.</translation>
     <message>
       <source>{interpreter} does not answer as the LTCHM engine does (exit code {code}). Choose another Python under Settings &gt; Options &gt; LTCHM, or update the engine: {interpreter} -m pip install --upgrade ltchm-geo</source>
       <translation>{interpreter} does not answer as the LTCHM engine does (exit code {code}). Choose another Python under Settings &gt; Options &gt; LTCHM, or update the engine: {interpreter} -m pip install --upgrade ltchm-geo</translation>
+    </message>
+    <message>
+      <source>The scene is complete, but it could not be measured: {reason}</source>
+      <translation>The scene is complete, but it could not be measured: {reason}</translation>
     </message>
     <message>
       <source>{interpreter} cannot be started: {reason}. Choose the Python of the LTCHM engine under Settings &gt; Options &gt; LTCHM.</source>

@@ -92,12 +92,20 @@ The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over ba
       <translation>{size}，为像素数据的 1/{ratio}，每像素 {bpp} 比特</translation>
     </message>
     <message>
+      <source>{layer} is not available: its source cannot be opened.</source>
+      <translation>{layer} 不可用：无法打开其数据源。</translation>
+    </message>
+    <message>
       <source>{layer} is a compressed scene already; compressing it again would only lose quality.</source>
       <translation>{layer} 已经是压缩影像；再次压缩只会损失质量。</translation>
     </message>
     <message>
       <source>{layer} does not come from a file ({provider}). Export it as a GeoTIFF first.</source>
       <translation>{layer} 不是来自文件（{provider}）。请先将其导出为 GeoTIFF。</translation>
+    </message>
+    <message>
+      <source>{scene} is shown by a layer. Remove the layer, or choose another name.</source>
+      <translation>{scene} 正由一个图层显示。请移除该图层，或选择其他名称。</translation>
     </message>
     <message>
       <source>band {band}: {psnr}, largest error {error}</source>
@@ -176,10 +184,6 @@ Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full reso
       <translation>码率</translation>
     </message>
     <message>
-      <source>Quality</source>
-      <translation>质量</translation>
-    </message>
-    <message>
       <source>CRS</source>
       <translation>坐标参考系</translation>
     </message>
@@ -190,6 +194,10 @@ Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full reso
     <message>
       <source>Made by</source>
       <translation>生成软件</translation>
+    </message>
+    <message>
+      <source>Quality</source>
+      <translation>质量</translation>
     </message>
     <message>
       <source>none</source>
@@ -308,6 +316,10 @@ Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full reso
       <translation>无坐标参考系</translation>
     </message>
     <message>
+      <source>{scene} exists already. Replace it when the new one is complete?</source>
+      <translation>{scene} 已存在。新文件完成后是否替换它？</translation>
+    </message>
+    <message>
       <source>about {size} ({low} to {high}), {ratio} times smaller than its pixels</source>
       <translation>约 {size}（{low} 至 {high}），为像素数据的 1/{ratio}</translation>
     </message>
@@ -380,6 +392,10 @@ or choose another Python under Settings &gt; Options &gt; LTCHM.</source>
     <message>
       <source>{interpreter} does not answer as the LTCHM engine does (exit code {code}). Choose another Python under Settings &gt; Options &gt; LTCHM, or update the engine: {interpreter} -m pip install --upgrade ltchm-geo</source>
       <translation>{interpreter} 的应答不像 LTCHM 引擎（退出代码 {code}）。请在“设置 &gt; 选项 &gt; LTCHM”中选择另一个 Python，或更新引擎：{interpreter} -m pip install --upgrade ltchm-geo</translation>
+    </message>
+    <message>
+      <source>The scene is complete, but it could not be measured: {reason}</source>
+      <translation>影像已完整写入，但无法测量：{reason}</translation>
     </message>
     <message>
       <source>{interpreter} cannot be started: {reason}. Choose the Python of the LTCHM engine under Settings &gt; Options &gt; LTCHM.</source>
