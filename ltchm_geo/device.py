@@ -41,12 +41,13 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Torch device for a name: "auto" (CUDA if there is one, else CPU), "cpu", "cuda", "cuda:1", "mps".
+    """Torch device for a name: "auto" (CUDA if there is one, else CPU), "cpu", "cuda", "cuda:1".
 
     Raises
     ------
     DeviceError
-        The name is not a device, or this machine has none of that kind.
+        The name is not a device, or this machine has none of that kind, or scenes cannot be coded on that kind: the
+        exact network needs float64.
     """
     import torch
 
@@ -56,6 +57,8 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise DeviceError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"scenes cannot be coded on the device {name!r}; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError("no CUDA device is available; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

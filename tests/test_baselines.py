@@ -104,6 +104,15 @@ def test_ablations_lack_what_they_say_and_nothing_else(name, dams, hphams):
     assert all(torch.equal(ours[k], theirs[k]) for k in kept)  # and starts from the same weights
 
 
+@pytest.mark.parametrize("name", ["ltchm-no-dam", "ltchm-no-hpham", "ltchm-neither"])
+@torch.no_grad()
+def test_ablations_may_have_more_latent_channels(name):
+    model = build(name, {**SMALL, "latent_channels": 48})
+    x_hat, bits_y, _ = model(torch.rand(1, 3, 128, 128), torch.tensor([3.0]))
+    assert x_hat.shape == (1, 3, 128, 128)
+    assert float(bits_y) > 0
+
+
 # --- Cheng2020 --------------------------------------------------------------------------------------------------------
 
 

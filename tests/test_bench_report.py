@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
+from ltchm_geo.benchmark.codecs import codec
 from ltchm_geo.benchmark.dataset import open_dataset
 from ltchm_geo.benchmark.report import StoredResults, report_sections
 from ltchm_geo.benchmark.report_crops import make_crops, match_rate
 from ltchm_geo.benchmark.report_document import Folded, Paragraph, Section, Table, to_markdown
 from ltchm_geo.benchmark.report_html import to_html
 from ltchm_geo.benchmark.report_plots import rate_curves
-from ltchm_geo.benchmark.report_rd import compare
+from ltchm_geo.benchmark.report_rd import compare, images_section, summary_table
 from ltchm_geo.benchmark.report_tables import equal_budget_tables, training_section
 from ltchm_geo.benchmark.results import RdPoint, RdResult
 from ltchm_geo.cli.main import main
@@ -226,6 +227,27 @@ def test_codecs_with_fewer_images_come_last(folder: Path) -> None:
     assert "same number of images" in html
 
 
+def test_images_are_compared_as_the_summary_is() -> None:
+    ours = result("test", 0.6, "ours")
+    useless = replace(ours.points[-1], setting="99", bpp=99.0, psnr=ours.points[-1].psnr - 1)
+    best = replace(ours.points[4], setting="98", bpp=ours.points[4].bpp * 0.9)
+    found = compare([result("openjpeg97", 1.0), replace(ours, points=(*ours.points, useless, best))])
+    (table,) = images_section(found).blocks[0].blocks
+    (row,) = [row for row in found[0].rows["openjpeg97"] if row.codec == "test"]
+    rates = [float(cells[1]) for cells in table.rows]
+    assert len(rates) == 2
+    assert rates[0] < rates[1] == -40.0  # of the first image one setting is better
+    assert sum(rates) / 2 == pytest.approx(row.bd_rate_per_image, abs=0.05)
+
+
+def test_the_images_of_both_anchors_are_counted() -> None:
+    five = result("openjpeg53", 1.0)
+    beyond = tuple(replace(p, psnr=p.psnr + 90) if p.image == "b" else p for p in five.points)
+    (found,) = compare([replace(five, points=beyond), result("openjpeg97", 0.8), result("test", 0.6, "ours")])
+    table = summary_table(found)
+    assert {row[0]: row[-1] for row in table.rows} == {"ours": "1 / 2", "openjpeg97": "1 / 2", "openjpeg53": "2 / 1"}
+
+
 def test_plots_are_valid_and_named(folder: Path) -> None:
     results = StoredResults.load(folder).rd
     drawn = ElementTree.fromstring(rate_curves(results))
@@ -336,6 +358,12 @@ def test_crops_show_the_most_detailed_square(tmp_path: Path) -> None:
     path.write_bytes(found.items[1].data)
     with Picture.open(path) as crop:
         np.testing.assert_array_equal(np.asarray(crop.convert("RGB")), pixels[64:, 32:64])
+
+
+def test_codecs_of_one_rate_have_no_crops(tmp_path: Path) -> None:
+    Picture.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(UsageError, match="cog-zstd has no setting for its rate: leave it out"):
+        make_crops(open_dataset(tmp_path), [Exponential(), codec("cog-zstd")])
 
 
 def test_synthetic_codecs_are_what_they_say() -> None:

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from ltchm_geo.baselines.registry import build
 from ltchm_geo.cli.train import train
-from ltchm_geo.errors import LtchmError, UsageError
+from ltchm_geo.errors import UsageError
 from ltchm_geo.nn.config import ModelConfig
 from ltchm_geo.nn.model import LTCHM
 from ltchm_geo.training import loop
@@ -170,6 +170,26 @@ def test_muon_of_many_parameters_equals_muon_of_each():
         torch.testing.assert_close(optimizer.state[parameter]["momentum"], momentum, rtol=1e-5, atol=1e-9)
 
 
+def same_strides(first, second):
+    """Where they matter: along axes of more than one."""
+    pairs = zip(first.shape, first.stride(), second.stride(), strict=True)
+    return first.shape == second.shape and all(size == 1 or a == b for size, a, b in pairs)
+
+
+def test_updates_lie_in_memory_as_their_parameters_do(monkeypatch):
+    model, lists = LTCHM(TINY).to(memory_format=torch.channels_last), []
+    for name in ("_foreach_add_", "_foreach_copy_"):
+        real = getattr(torch, name)
+        monkeypatch.setattr(torch, name, lambda *both, real=real: lists.append(both) or real(*both))
+    gradients(model, 0)
+    for parameter in model.parameters():
+        parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)  # as autograd has it
+    make_optimizer(model, kind="muon", lr=1e-3, muon_lr=2e-3).step()
+    pairs = [pair for both in lists for pair in zip(*both, strict=True)]
+    assert len(pairs) > 2 * len(list(model.parameters()))
+    assert all(same_strides(old, new) for old, new in pairs)
+
+
 def test_a_step_that_is_not_followed_changes_nothing():
     model = LTCHM(TINY)
     optimizer = make_optimizer(model, kind="muon", lr=1e-3, muon_lr=2e-3)
@@ -202,6 +222,20 @@ def test_a_resumed_run_continues_bit_for_bit(tmp_path):
     assert_same(everything(resumed), everything(whole))
     assert (resumed.step, resumed.usual_norm, resumed.skipped) == (whole.step, whole.usual_norm, whole.skipped)
     assert not (tmp_path / "half.part").exists()
+
+
+def test_what_is_restored_lies_in_memory_as_the_model_does(tmp_path):
+    trainer, resumed = make_trainer(), make_trainer(seed=3)
+    trainer.train_step()
+    trainer.save(tmp_path / "one.safetensors")
+    resumed.model.to(memory_format=torch.channels_last)
+    resumed.load(tmp_path / "one.safetensors")
+    assert_same(everything(resumed), everything(trainer))
+    model = dict(resumed.model.state_dict())
+    assert not model["g_a.down2.conv1.weight"].is_contiguous()
+    assert all(same_strides(value, model[name]) for name, value in resumed.average.items())
+    states = [(p, v) for p, state in resumed.optimizer.state.items() for v in state.values() if v.ndim]
+    assert all(same_strides(value, parameter) for parameter, value in states)
 
 
 def test_runs_of_one_seed_are_the_same_and_of_two_are_not():
@@ -413,18 +447,31 @@ def test_there_are_recipes():
         ({"batch": 0}, "at least 1"),
         ({"optimizer": "sgd"}, "optimizer must be"),
         ({"quality_low": 5.0, "quality_high": 4.0}, "quality_low <= quality_high"),
-        ({"model": {"depth": 3}}, "unknown keys"),
+        ({"model": {"depth": 3}}, r"unknown keys in the table \[model\]: \['depth'\]$"),
+        ({"model": {"channels": "64"}}, "model config: sizes must be integers"),
+        ({"model": 3}, "model must be a table, not 3"),
+        ({"lr": "1e-3"}, "lr must be a number, not '1e-3'"),
+        ({"batch": 16.0}, r"batch must be a whole number, not 16\.0"),
+        ({"batch": True}, "batch must be a whole number, not True"),
+        ({"compile": 1}, "compile must be true or false, not 1"),
+        ({"optimizer": ["muon"]}, "optimizer must be a text"),
+        ({"weights": {"rsscn7": "0.4"}}, r"weights\.rsscn7 must be a number, not '0\.4'"),
         ({"options": {"channels": 32}}, r"ltchm does not read the table \[options\]"),
         ({"architecture": "tcm", "model": {"channels": 32}}, r"tcm does not read the table \[model\]"),
     ],
 )
 def test_wrong_recipes_are_refused(wrong, message):
-    with pytest.raises(LtchmError, match=message):
+    with pytest.raises(UsageError, match=message):
         Recipe.from_dict(wrong)
 
 
-def test_unreadable_recipes_are_named(tmp_path):
-    (tmp_path / "bad.toml").write_text("crop = = 3")
+def test_whole_numbers_are_numbers():
+    assert Recipe.from_dict({"clip": 1, "weights": {"a": 1}}) == Recipe(clip=1.0, weights={"a": 1.0})
+
+
+@pytest.mark.parametrize("content", [b"crop = = 3", "start = 'früh'".encode("latin-1")])
+def test_unreadable_recipes_are_named(content, tmp_path):
+    (tmp_path / "bad.toml").write_bytes(content)
     with pytest.raises(UsageError, match=r"cannot read the recipe .*bad\.toml"):
         Recipe.load(tmp_path / "bad.toml")
 
@@ -471,12 +518,28 @@ def test_train_command_from_start_to_final_weights(tmp_path):
     assert "Karhunen" not in second.output
     assert "TMAC/s in matrix products" in second.output
     assert read_checkpoint(out / "trunk.safetensors")[0]["step"] == 3
+    stopped = run("--decay-steps", "5", "--steps", "4")
+    assert stopped.exit_code == 0, stopped.output
+    assert "instead of" not in stopped.output
+    assert read_checkpoint(out / "branch.safetensors")[0]["decay"] == [3, 5]
     final = run("--decay-steps", "2")
     assert final.exit_code == 0, final.output
+    assert "resumed branch.safetensors at step 4" in final.output
+    assert "the branch from step 3 takes 2 steps instead of 5" in final.output
     assert "finished" in final.output
     assert sorted(p.name for p in out.iterdir()) == ["final.safetensors", "log.jsonl", "trunk.safetensors"]
     assert read_checkpoint(out / "final.safetensors")[0]["step"] == 5
     assert average_model(out / "final.safetensors").config == replace(TINY, dam_gain=True, skip="2x2")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["--threads 0", "--steps 0", "--decay-steps 0", "--minutes 0", "--minutes -1", "--save-minutes -1"],
+)
+def test_limits_that_make_no_sense_are_refused(wrong, tmp_path):
+    result = CliRunner().invoke(train, [*[str(RECIPES[0])] * 2, "--out", str(tmp_path / "run"), *wrong.split()])
+    assert result.exit_code == 2
+    assert "is not in the range" in result.output
 
 
 def test_measuring_the_device_does_not_touch_the_run():

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from ltchm_geo.errors import UsageError
+from ltchm_geo.training import data
 from ltchm_geo.training.augment import augment
 from ltchm_geo.training.data import Pool, Sampler, load_pools
 
@@ -75,6 +76,14 @@ def test_narrow_images_are_mirrored_at_their_far_edge():
     assert crop[0, :, 0].tolist() == rows
     assert crop[1, 0].tolist() == columns
     assert (crop[2] == 7).all()
+
+
+def test_sixteen_bits_are_kept_in_a_type_that_every_device_indexes():
+    image = np.arange(2**16, dtype=np.uint16).reshape(256, 256, 1)
+    pool = Pool.build([("radar", image)], CPU)
+    assert pool.pixels.dtype == torch.int16
+    crop = pool.crops(torch.zeros(1, dtype=torch.long), 256, seeded())[0]
+    assert torch.equal(crop[0], torch.from_numpy(image[..., 0].astype(np.float32)) / 65535)
 
 
 def test_many_bands_give_random_triplets():
@@ -154,11 +163,26 @@ def test_packs_and_rasters_are_read_into_pools_by_kind(tmp_path):
     assert (small.pixels.numpy() == np.concatenate([i.reshape(-1) for i in rgb])).all()
     assert wide.names == ["landsat"]
     assert wide.peak == 65535
-    stretched = wide.pixels.numpy().reshape(18, 20, 8)
+    stretched = wide.pixels.numpy().view(np.uint16).reshape(18, 20, 8)
     assert stretched[0, 0, 0] == 0
     assert (stretched.max((0, 1)) == 65535).all()
     assert np.corrcoef(stretched[..., 3].ravel(), eight[3].ravel())[0, 1] > 0.999
     assert Sampler(pools, {"farms": 0.5}).draw(6, 16, seeded()).shape == (6, 3, 16, 16)
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("int16", -32768), ("uint16", 65535), ("float32", -9999)])
+def test_holes_do_not_count_and_become_dark(dtype, nodata, tmp_path):
+    values = np.linspace(100, 3000, 30 * 30).reshape(1, 30, 30).astype(dtype)
+    values[0, 5:10, :20] = nodata
+    size = {"height": 30, "width": 30, "count": 1, "transform": NORTH_UP}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", dtype=dtype, nodata=nodata, **size) as dst:
+        dst.write(values)
+    (pool,) = load_pools([tmp_path / "a.tif"], CPU)
+    stretched = pool.pixels.numpy().view(np.uint16).reshape(30, 30)
+    assert (stretched[5:10, :20] == 0).all()
+    assert stretched[0, 0] == 0
+    assert stretched[29, 29] == 65535
+    assert stretched[15, 0] == pytest.approx(65535 / 2, abs=100)
 
 
 def test_empty_and_constant_float_bands_do_no_harm(tmp_path):
@@ -169,7 +193,7 @@ def test_empty_and_constant_float_bands_do_no_harm(tmp_path):
     ) as dst:
         dst.write(values)
     (pool,) = load_pools([tmp_path / "dem.tif"], CPU)
-    stretched = pool.pixels.numpy().reshape(16, 16, 3)
+    stretched = pool.pixels.numpy().view(np.uint16).reshape(16, 16, 3)
     assert (stretched[..., :2] == 0).all()
     assert stretched[0, 0, 2] == 0
     assert stretched[3, 3, 2] == stretched[15, 15, 2] == 65535
@@ -188,6 +212,12 @@ def test_unreadable_data_is_named(tmp_path):
         load_pools([tmp_path / "half.tar"], CPU)
     with pytest.raises(UsageError, match="no training images"):
         load_pools([], CPU)
+
+
+def test_packs_need_their_decoder(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r'pip install "ltchm-geo\[train\]"'):
+        load_pools([tmp_path / "pack.tar"], CPU)
 
 
 # --- augmentation -----------------------------------------------------------------------------------------------------

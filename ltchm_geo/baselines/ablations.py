@@ -30,5 +30,5 @@ def ltchm_without(config: ModelConfig, *, dam: bool = False, hpham: bool = False
                         setattr(stage, name, nn.Identity())
     if hpham:
         n = config.channels
-        model.h_a.layers, model.h_s.layers = hyper_analysis(n), hyper_synthesis(n, deconv3x3)
+        model.h_a.layers, model.h_s.layers = hyper_analysis(config.latent, n), hyper_synthesis(n, deconv3x3)
     return model

@@ -96,7 +96,7 @@ class Cheng2020(Baseline):
         super().__init__(n, n)
         up: Layer = subpixel_conv3x3 if subpixel else deconv3x3
         self.g_a, self.g_s = _analysis(n), _synthesis(n, SubpixelUpBlock if subpixel else UpBlock, up)
-        self.h_a, self.h_s = hyper_analysis(n), hyper_synthesis(n, up)
+        self.h_a, self.h_s = hyper_analysis(n, n), hyper_synthesis(n, up)
         self.context = MaskedConv(n, 2 * n)
         config = ModelConfig(channels=n, parameter_width=size.parameter_width, head_dim=1)  # there are no heads
         self.parameter_net = ParameterNetwork(config)
@@ -108,9 +108,9 @@ class Cheng2020(Baseline):
         return y_hat, mixture_likelihood(for_rate(y, y_hat, self.training), parameters)
 
 
-def hyper_analysis(n: int) -> nn.Sequential:
-    """h_a: (B, n, H, W) -> (B, n, H/4, W/4), convolutions only."""
-    return _chain([conv3x3(n, n), conv3x3(n, n), conv3x3(n, n, 2), conv3x3(n, n), conv3x3(n, n, 2)])
+def hyper_analysis(m: int, n: int) -> nn.Sequential:
+    """h_a: (B, m, H, W) -> (B, n, H/4, W/4), convolutions only."""
+    return _chain([conv3x3(m, n), conv3x3(n, n), conv3x3(n, n, 2), conv3x3(n, n), conv3x3(n, n, 2)])
 
 
 def hyper_synthesis(n: int, up: Layer) -> nn.Sequential:

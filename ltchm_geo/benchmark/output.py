@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ltchm_geo._json import jsonable
+
 __all__ = ["markdown_table", "save_json"]
 
 
@@ -27,10 +29,10 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def save_json(path: str | os.PathLike[str], data: Mapping[str, Any]) -> Path:
-    """Write `data` to `path`, replacing what is there only once all is written."""
+    """Write `data` to `path`, replacing what is there only once all is written; NaN and infinities become strings."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(jsonable(data), indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(part, path)
     return path

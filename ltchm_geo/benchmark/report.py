@@ -30,7 +30,7 @@ __all__ = ["TITLE", "StoredResults", "report_sections"]
 TITLE = "ltchm_geo: benchmarks"
 
 _DATASETS = ("eval-rgb", "eval-rgb-tiles", "bundled", "eval-wide")
-_REPEAT = "ltchm bench rd --dataset bundled\nltchm bench report"
+_REPEAT = "ltchm bench rd --dataset bundled\nltchm bench report --overwrite"
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _missing(stored: StoredResults, crops: bool) -> Section | None:
         ("architectures at equal budget", stored.training, "ltchm bench checkpoint"),
         ("complexity", stored.complexity, "ltchm bench complexity --out benchmarks/results/complexity"),
         ("speed", stored.speed, "ltchm bench speed --out benchmarks/results/speed/NAME.json"),
-        ("crops", crops, "ltchm bench report --crops bundled"),
+        ("crops", crops, "ltchm bench report --crops bundled --overwrite"),
     ):
         if not there_is:
             rows.append([name, "everything", command])

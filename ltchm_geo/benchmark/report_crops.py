@@ -97,8 +97,10 @@ def make_crops(
     Raises
     ------
     UsageError
-        If an image is not 8-bit RGB.
+        If an image is not 8-bit RGB, or a codec has no setting that changes its rate.
     """
+    if fixed := [codec.name for codec in codecs if len(codec.settings(np.dtype(np.uint8))) < 2]:
+        raise UsageError(f"{', '.join(fixed)} has no setting for its rate: leave it out of the codecs")
     ticker = Ticker(len(dataset.images) * len(codecs), progress)
     found = []
     for image in dataset.images:

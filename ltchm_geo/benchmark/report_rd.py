@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ltchm_geo.benchmark.report_document import Block, Folded, Heading, Paragraph, Plots, Section, Table, number
 from ltchm_geo.benchmark.report_plots import METRIC_AXES, gain_curves, is_ours, rate_curves
-from ltchm_geo.benchmark.results import ANCHORS, RdResult, SummaryRow, summarise
+from ltchm_geo.benchmark.results import ANCHORS, RdResult, SummaryRow, bd_rate_of_image, summarise
 
 __all__ = ["Comparison", "compare", "curves_section", "images_section", "summary_section"]
 
@@ -68,7 +68,10 @@ def summary_section(comparisons: Sequence[Comparison]) -> Section:
 
 
 def summary_table(comparison: Comparison) -> Table:
-    """A row per codec: BD-rates "averaged curve / mean of images" against each anchor."""
+    """A row per codec: BD-rates "averaged curve / mean of images" against each anchor, and of how many images.
+
+    Where the anchors can be compared with for different numbers of images, there is a number for each of them.
+    """
     anchors = list(comparison.rows)
     header = [
         "codec",
@@ -86,7 +89,7 @@ def summary_table(comparison: Comparison) -> Table:
                 *(_pair(row.bd_rate, row.bd_rate_per_image) for row in found),
                 *(_pair(row.bd_rate_ms_ssim, row.bd_rate_ms_ssim_per_image) for row in found),
                 *(number(row.bd_psnr, 2, sign=True) for row in found),
-                str(first.images),
+                " / ".join(dict.fromkeys(str(row.images) for row in found)),
             ]
         )
     return Table(header, rows, strong=_ours(comparison))
@@ -126,12 +129,10 @@ def images_section(comparisons: Sequence[Comparison]) -> Section:
 
 
 def _images_table(comparison: Comparison, anchor: str) -> Table:
-    from ltchm_geo.metrics import bd_rate
-
     base = next(result for result in comparison.results if result.codec == anchor)
     others = [result for result in comparison.results if result.codec != anchor]
     rows = [
-        [image, *(number(bd_rate(base.curve(image), other.curve(image)), 1, sign=True) for other in others)]
+        [image, *(number(bd_rate_of_image(base, other, image), 1, sign=True) for other in others)]
         for image in base.images
     ]
     return Table(["image", *(other.label for other in others)], rows)

@@ -16,7 +16,16 @@ from typing import Any
 from ltchm_geo._json import decode_number, encode_number, loads, require_keys
 from ltchm_geo.errors import UsageError
 
-__all__ = ["ANCHORS", "RdPoint", "RdResult", "SummaryRow", "load_results", "result_path", "summarise"]
+__all__ = [
+    "ANCHORS",
+    "RdPoint",
+    "RdResult",
+    "SummaryRow",
+    "bd_rate_of_image",
+    "load_results",
+    "result_path",
+    "summarise",
+]
 
 ANCHORS = ("openjpeg53", "openjpeg97")
 
@@ -240,7 +249,7 @@ def _row(anchor: RdResult, result: RdResult) -> SummaryRow:
         return measure(*(_useful(one.averaged(metric, images)) for one in (anchor, result)))
 
     def per_image(metric: str) -> list[float]:
-        found = [bd_rate(*(_useful(one.curve(image, metric)) for one in (anchor, result))) for image in images]
+        found = [bd_rate_of_image(anchor, result, image, metric) for image in images]
         return [value for value in found if math.isfinite(value)]
 
     by_psnr, by_ms_ssim = per_image("psnr"), per_image("ms_ssim")
@@ -259,6 +268,13 @@ def _row(anchor: RdResult, result: RdResult) -> SummaryRow:
         encode_mpx_s=encode,
         decode_mpx_s=decode,
     )
+
+
+def bd_rate_of_image(anchor: RdResult, result: RdResult, image: str, metric: str = "psnr") -> float:
+    """BD-rate in percent of one image, over the points that count; NaN where the curves do not overlap."""
+    from ltchm_geo.metrics import bd_rate
+
+    return bd_rate(*(_useful(one.curve(image, metric)) for one in (anchor, result)))
 
 
 def _useful(curve: Curve) -> Curve:

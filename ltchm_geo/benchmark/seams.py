@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ltchm_geo.errors import UsageError
 from ltchm_geo.metrics import psnr, seam_step, seam_visibility
 from ltchm_geo.picture import Stretch, write_png
 from ltchm_geo.schedule import Progress, Ticker
@@ -95,12 +96,22 @@ def measure_seams(
 
     Parameters
     ----------
-    dataset : see `dataset.open_dataset`; images need more than one tile
+    dataset : see `dataset.open_dataset`
     qualities : 1 to 100
     model, device : see `compress_raster`
-    pictures : folder for ``<image>-q<quality>.png``: original, without, with, where the first four tiles meet
+    pictures : folder for ``<image>-q<quality>.png``: original, without, with, where the first four tiles meet; none of
+        an image in which no four do
     progress : called with (files done, files in all)
+
+    Raises
+    ------
+    UsageError
+        If an image is no larger than one tile.
     """
+    if small := [image.name for image in dataset.images if max(image.load().shape[1:]) <= DEFAULT_TILE]:
+        raise UsageError(
+            f"no tiles meet in {', '.join(small)}: leave out what is within {DEFAULT_TILE} x {DEFAULT_TILE} pixels"
+        )
     ticker, points = Ticker(2 * len(qualities) * len(dataset.images), progress), []
     codec = Ltchm.of(model, device)
     for image in dataset.images:
@@ -113,7 +124,7 @@ def measure_seams(
                 points.append(_point(image.name, quality, seamless, bpp, original, coded.pixels))
                 shown.append(coded.pixels)
                 ticker.add(1)
-            if pictures is not None:
+            if pictures is not None and min(original.shape[1:]) > DEFAULT_TILE:
                 write_png(pictures / f"{image.name}-q{quality}.png", _picture(shown))
     about = {**environment(), "dataset": dataset.name, **codec.about()}
     return SeamResult(tuple(points), about)

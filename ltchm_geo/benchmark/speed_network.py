@@ -202,6 +202,7 @@ def measure_systems(
             g_a, g_s = _transforms(net, x)
             y = torch.round(g_a(x))
             g_s(y)
+            _wait(where)
             tasks += [partial(_run, where, g_a, x), partial(_run, where, g_s, y)]
         turns = take_turns([partial(timed, task) for task in tasks], rounds, tick)
     runs = [Seconds(tuple(sample for _, sample in found)) for found in turns]

@@ -87,7 +87,7 @@ def archive(
     settings = CompressSettings(**{name: options.pop(name) for name in list(options) if name in names})
     reporter = Reporter(as_json, quiet)
     if dry_run:
-        running_only = ("client", "scenes", "retries", "fail_fast", "stac")
+        running_only = ("client", "scenes", "retries", "fail_fast")
         kept = {name: value for name, value in options.items() if name not in running_only}
         with reporter.progress("looking") as progress:
             plan = plan_many(sources, destination, settings, progress=progress, **kept)
@@ -99,6 +99,8 @@ def archive(
     except (KeyboardInterrupt, SystemExit):
         reporter.warn("stopped; nothing is lost: run the same command again to go on")
         raise
+    for result, error in report.undescribed.items():
+        reporter.warn(f"{result}: no STAC Item: {error}")
     reporter.result(report.to_dict(), _describe(report))
     if not report.ok:
         click.get_current_context().exit(1)

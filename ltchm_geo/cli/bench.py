@@ -26,6 +26,7 @@ class Benchmarks(LazyGroup):
 @click.group(
     cls=Benchmarks,
     short_help="Measure codecs, speed and complexity.",
+    no_args_is_help=False,  # else `main` would show all of the help as the line of an error
     epilog="""
     \b
     Examples:

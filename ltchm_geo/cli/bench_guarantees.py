@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ltchm_geo.cli.options import Reporter, json_option, quiet_option
+from ltchm_geo.errors import UsageError
 
 if TYPE_CHECKING:
     from ltchm_geo.benchmark.guarantees import GuaranteeRow
@@ -33,17 +34,27 @@ if TYPE_CHECKING:
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Keep the figures as JSON."
 )
+@click.option("--overwrite", is_flag=True, help="Replace that file.")
 @json_option
 @quiet_option
-def guarantees(data: Path, side: int, out: Path | None, as_json: bool, quiet: bool) -> None:
+def guarantees(data: Path, side: int, out: Path | None, overwrite: bool, as_json: bool, quiet: bool) -> None:
     """Compress rasters exactly and with errors up to 1, 4 and 16 (integers) or 0.5 (floats)."""
+    from ltchm_geo._sink import check_destination
+    from ltchm_geo.benchmark.codecs import install_hint
     from ltchm_geo.benchmark.environment import environment
     from ltchm_geo.benchmark.guarantees import measure_guarantees
     from ltchm_geo.benchmark.output import save_json
 
+    if out is not None:
+        check_destination(out, overwrite)
+    if hint := install_hint("imagecodecs", "imagecodecs"):
+        raise UsageError(f"ltchm bench guarantees {hint}")
+    paths = sorted(path for path in data.iterdir() if path.suffix.lower() in (".tif", ".tiff"))
+    if not paths:
+        raise UsageError(f"{data} has no GeoTIFFs (.tif, .tiff)")
     reporter = Reporter(as_json, quiet)
     with reporter.progress("measuring") as progress:
-        rows = measure_guarantees(sorted(data.glob("*.tif")), (0, 0.5, 1, 4, 16), side, progress)
+        rows = measure_guarantees(paths, (0, 0.5, 1, 4, 16), side, progress)
     found = {"side": side, "environment": environment(), "rows": [row.to_dict() for row in rows]}
     if out is not None:
         save_json(out, found)

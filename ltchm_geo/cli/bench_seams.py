@@ -22,7 +22,14 @@ from ltchm_geo.cli.options import Reporter, device_option, json_option, model_op
 )
 @dataset_option
 @data_option
-@click.option("--quality", default="1,25,50", show_default=True, callback=parse_numbers, metavar="Q,...")
+@click.option(
+    "--quality",
+    default="1,25,50",
+    show_default=True,
+    callback=parse_numbers,
+    metavar="Q,...",
+    help="Qualities to code at, 1 to 100.",
+)
 @click.option(
     "--pictures",
     type=click.Path(file_okay=False, path_type=Path),

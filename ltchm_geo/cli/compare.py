@@ -72,10 +72,6 @@ def _describe(found: Comparison) -> str:
     return "\n".join([*parts, *(["", *found.notes] if found.notes else [])])
 
 
-def _metadata(found: Comparison) -> str:
-    return f"{text.counted(len(found.metadata), 'difference')}, see below" if found.metadata else "identical"
-
-
 def _value(field: str, value: str | None) -> str:
     name = text.crs_name(value) if field.endswith("CRS") else value
     return "-" if name is None else text.shorten(name, 30)

@@ -11,13 +11,32 @@ import click
 @click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--tag", required=True, help="Name of the weights, e.g. ltchm-128-v1.")
-@click.option("--out", default="weights", show_default=True, type=click.Path(path_type=Path), help="Weights folder.")
+@click.option(
+    "--out",
+    default="weights",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Weights folder; made if it is not there.",
+)
 @click.option("--status", type=click.Choice(["preview", "stable"]), default="preview", show_default=True)
 @click.option("--licence", default="Apache-2.0", show_default=True, help="Licence of the weights.")
+@click.option("--trained-on", default="", help="What data they were trained on, for the record.")
 @click.option("--recipe", default="", help="How they were trained, for the record.")
 @click.option("--commit", default="", help="Commit they were trained at, for the record.")
 @click.option("--notes", default="", help="Anything else, for the record.")
-@click.option("--crops", default=32, show_default=True, help="256-pixel crops used for calibration.")
+@click.option(
+    "--default/--no-default",
+    default=True,
+    show_default=True,
+    help="Make these the folder's default weights, and archive the previews before them.",
+)
+@click.option(
+    "--crops",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="256-pixel crops used for calibration.",
+)
 def export(
     checkpoint: Path,
     data: tuple[Path, ...],
@@ -25,21 +44,25 @@ def export(
     out: Path,
     status: str,
     licence: str,
+    trained_on: str,
     recipe: str,
     commit: str,
     notes: str,
+    default: bool,
     crops: int,
 ) -> None:
     """Integerise the averaged weights of CHECKPOINT and enter them in a weights folder.
 
     DATA (training packs or rasters) is used to calibrate the ranges of the integer network, and other crops of it to
     report what exactness costs: bits per pixel of the float network, of the integer one, and of the coded streams.
+    Sources that the recipe gives a share have the same one here, those of them that are in DATA.
 
     \b
     ltchm export run/final.safetensors packs/train-0.tar --tag ltchm-128-v1
     """
     import torch
 
+    from ltchm_geo._sink import explained
     from ltchm_geo.engine import load_engine
     from ltchm_geo.nn.config import LEVELS_PER_ANCHOR, MAX_LEVEL
     from ltchm_geo.training.data import Sampler, load_pools
@@ -49,7 +72,11 @@ def export(
 
     facts = read_facts(checkpoint)
     model = average_ltchm(checkpoint)
-    sampler = Sampler(load_pools(data, torch.device("cpu")), facts["recipe"]["weights"])
+    with explained(out):
+        out.mkdir(parents=True, exist_ok=True)
+    pools = load_pools(data, torch.device("cpu"))
+    there = {name for pool in pools for name in pool.names}
+    sampler = Sampler(pools, {name: share for name, share in facts["recipe"]["weights"].items() if name in there})
     random = torch.Generator().manual_seed(0)
     entry = export_weights(
         model,
@@ -58,11 +85,12 @@ def export(
         tag=tag,
         status=status,
         licence=licence,
-        data=f"calibrated on {sources_of(data)}",
+        data="; ".join(filter(None, (trained_on, f"calibrated on {sources_of(data)}"))),
         recipe=recipe or f"step {facts['step']}",
         commit=commit,
         quality=(facts["recipe"]["quality_low"], facts["recipe"]["quality_high"]),
         notes=notes,
+        default=default,
     )
     click.echo(f"{out / entry.file}  {entry.bytes / 1e6:.1f} MB  sha256 {entry.sha256}")
     coder = load_engine(str(out / entry.file), "cpu").coder

@@ -55,7 +55,7 @@ class Failure(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print the message as `main` does."""
-        click.echo(f"ltchm: error: {self.message}", file=file, err=file is None)
+        _show(self.message, file)
 
 
 class Commands(LazyGroup):
@@ -139,10 +139,14 @@ def main(args: Sequence[str] | None = None) -> int:
 def _fail(kind: str, message: str, code: int, as_json: bool) -> int:
     if _debugging():
         traceback.print_exc()
-    click.echo(f"ltchm: error: {message}", err=True)
+    _show(message)
     if as_json:
         write_event("error", {"type": kind, "message": message})
     return code
+
+
+def _show(message: str, file: Any = None) -> None:
+    click.echo(f"ltchm: error: {message}", file=file, err=file is None)
 
 
 def _usage_message(error: click.UsageError) -> str:

@@ -1,8 +1,9 @@
 """What the commands share: options, progress, and the way results come out.
 
 With ``--json`` each line of standard output is one JSON object, and its "event" says which: any number of
-``{"event": "progress", "done": 12, "total": 80}`` and ``{"event": "warning", "message": "..."}``, then, as the last
-line, ``{"event": "result", ...}`` or ``{"event": "error", "type": "CorruptTileError", "message": "..."}``. NaN and
+``{"event": "progress", "done": 12, "total": 80}`` and ``{"event": "warning", "message": "..."}``, perhaps
+``{"event": "written", ...}`` (the result so far: the file is complete, but yet to be measured), then, as the last line,
+``{"event": "result", ...}`` or ``{"event": "error", "type": "CorruptTileError", "message": "..."}``. NaN and
 infinities are the strings "NaN", "Infinity" and "-Infinity". Without it, results are text on standard output;
 progress and messages go to standard error.
 """
@@ -12,21 +13,24 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from ltchm_geo._json import jsonable
+
+if TYPE_CHECKING:
+    from ltchm_geo.compress import CompressResult
 
 __all__ = [
     "PROTOCOL",
     "Reporter",
     "device_option",
     "json_option",
-    "jsonable",
     "model_option",
     "overwrite_option",
     "parse_bands",
@@ -122,6 +126,11 @@ class Reporter:
             with _progress_bar(label) as callback:
                 yield callback
 
+    def written(self, result: CompressResult) -> None:
+        """For machines only: the file is there, whatever becomes of measuring it."""
+        if self._as_json:
+            write_event("written", result.to_dict())
+
     def result(self, data: Mapping[str, Any], text: str) -> None:
         """The outcome: `data` for machines or `text` for people."""
         if self._as_json:
@@ -141,17 +150,6 @@ def write_event(event: str, data: Mapping[str, Any]) -> None:
     line = json.dumps({"event": event, **jsonable(data)}, allow_nan=False)
     with _LOCK:
         click.echo(line)
-
-
-def jsonable(value: Any) -> Any:
-    """The same data with what JSON cannot hold as strings: paths, NaN, infinities."""
-    if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _json_progress() -> Progress:

@@ -17,15 +17,25 @@ from ltchm_geo.errors import UsageError
 @click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of checkpoints.")
-@click.option("--minutes", type=float, default=None, help="Stop after this time; resume by the same command.")
-@click.option("--steps", type=int, default=None, help="Stop after this many steps in all.")
 @click.option(
-    "--decay-steps", type=int, default=None, help="Branch off: decay the learning rate to the end, then stop."
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="Stop after this time; resume by the same command.",
 )
-@click.option("--save-minutes", type=float, default=5.0, show_default=True, help="Time between checkpoints.")
+@click.option("--steps", type=click.IntRange(min=1), default=None, help="Stop after this many steps in all.")
+@click.option(
+    "--decay-steps",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Branch off: decay the learning rate to the end, then stop.",
+)
+@click.option(
+    "--save-minutes", type=click.FloatRange(min=0), default=5.0, show_default=True, help="Time between checkpoints."
+)
 @click.option("--start-from", metavar="WEIGHTS", default=None, help="Tag, hash or path of weights to start from.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--threads", type=int, default=None, help="CPU threads.")
+@click.option("--threads", type=click.IntRange(min=1), default=None, help="CPU threads.")
 def train(
     recipe: Path,
     data: tuple[Path, ...],
@@ -42,6 +52,8 @@ def train(
 
     The constant phase continues from OUT/trunk.safetensors if it exists, so a run can be stopped (Ctrl-C, --minutes)
     and resumed at will. --decay-steps branches off from it and leaves OUT/final.safetensors, ready for `ltchm export`.
+    A branch that was stopped, OUT/branch.safetensors, is resumed instead of the trunk; with another number of steps it
+    takes that many from its first one on.
 
     --start-from begins a new run with released weights instead of random ones: to adapt them to your imagery, or to go
     on from them with more latent channels or wider skips. A run that has a checkpoint in OUT goes on from that.
@@ -90,8 +102,11 @@ def train(
     elif plan.start == "klt":
         trainer.start_as_klt()
         click.echo("started as the Karhunen-Loeve transform of the data")
-    if decay_steps and trainer.decay is None:
+    if decay_steps:
+        before = trainer.decay
         trainer.begin_decay(decay_steps)
+        if before and before != trainer.decay:
+            click.echo(f"the branch from step {before[0]} takes {decay_steps} steps instead of {before[1]}")
     target = branch if decay_steps else trunk
     began, saved, interrupted = time.monotonic(), time.monotonic(), False
 

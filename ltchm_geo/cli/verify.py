@@ -51,6 +51,7 @@ def _describe(report: VerifyReport) -> str:
         done = f"{text.counted(report.tiles, 'tile')} {'decoded' if report.deep else 'checked'}"
         return f"{report.path}: sound, {done} in {text.duration(report.seconds)}"
     tiles = len({(problem.array, problem.tile) for problem in report.problems if problem.tile is not None})
+    tiles += sum(problem.lost for problem in report.problems)
     rows = [_row(problem, str(report.path)) for problem in report.problems]
     summary = f"{report.path}: damaged, {tiles} of {text.counted(report.tiles, 'tile')}"
     return f"{summary}\n{text.table(('part', 'row', 'column', 'problem'), rows, left=(0, 3))}"

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -28,8 +29,8 @@ class Pool:
 
     Attributes
     ----------
-    pixels : (n,) uint8 or uint16
-        All images, each (H, W, bands) in C order, one behind the other.
+    pixels : (n,) uint8, or int16 with the bits of uint16
+        All images, each (H, W, bands) in C order, one behind the other. CUDA cannot index uint16.
     offsets, heights, widths : (images,) int64
         Where each starts, and its size.
     sources : (images,) int64
@@ -52,9 +53,9 @@ class Pool:
         names = sorted({name for name, _ in images})
         shapes = torch.tensor([[i.shape[0], i.shape[1]] for _, i in images])
         sizes = shapes.prod(1) * first.shape[2]
-        flat = torch.from_numpy(np.concatenate([i.reshape(-1) for _, i in images]))
+        flat = np.concatenate([i.reshape(-1) for _, i in images])
         return cls(
-            pixels=flat.to(device),
+            pixels=torch.from_numpy(flat.view(np.int16) if flat.dtype == np.uint16 else flat).to(device),
             offsets=(sizes.cumsum(0) - sizes).to(device),
             heights=shapes[:, 0].to(device),
             widths=shapes[:, 1].to(device),
@@ -83,7 +84,9 @@ class Pool:
         bands = keys.argsort(1)[:, :3] if self.bands > 3 else fixed
         flat = (ys[:, None, :, None] * w[:, None, None, None] + xs[:, None, None, :]) * self.bands
         index = self.offsets[images][:, None, None, None] + flat + bands[:, :, None, None]
-        return self.pixels[index].float() / self.peak
+        values = self.pixels[index]
+        values = values.int() & 0xFFFF if values.dtype == torch.int16 else values
+        return values.float() / self.peak
 
 
 def _mirror(position: Tensor, size: Tensor) -> Tensor:
@@ -147,8 +150,10 @@ def load_pools(paths: Sequence[Path], device: torch.device, *, threads: int = 4)
     Raises
     ------
     UsageError
-        A path is missing or holds no usable image.
+        A path is missing or holds no usable image, or there is no decoder for packs.
     """
+    if any(path.suffix == ".tar" for path in paths) and find_spec("pillow_jxl") is None:
+        raise UsageError('training packs need the package pillow-jxl-plugin: pip install "ltchm-geo[train]"')
     kinds: dict[tuple[str, int], list[tuple[str, Image]]] = {}
     for path in paths:
         for name, image in _read_tar(path, threads) if path.suffix == ".tar" else _read_raster(path):
@@ -186,17 +191,18 @@ def _read_raster(path: Path) -> Iterator[tuple[str, Image]]:
 
     try:
         with rasterio.open(path) as dataset:
-            pixels = dataset.read()
+            pixels, valid = dataset.read(), dataset.read_masks() != 0
     except rasterio.errors.RasterioError as error:
         raise UsageError(f"cannot read the training raster {path}: {error}") from error
     if pixels.dtype == np.uint8:
         yield path.stem, np.moveaxis(pixels, 0, -1)
         return
-    yield path.stem, np.stack([_stretch(band.astype(np.float64)) for band in pixels], axis=-1)
+    bands = [np.where(there, band.astype(np.float64), np.nan) for band, there in zip(pixels, valid, strict=True)]
+    yield path.stem, np.stack([_stretch(band) for band in bands], axis=-1)
 
 
 def _stretch(band: np.ndarray) -> np.ndarray:
-    """From 0.05 to 99.95 % of the finite values other than 0, the usual nodata, to the whole of uint16."""
+    """From 0.05 to 99.95 % of the finite values other than 0, the usual nodata, to the whole of uint16; NaN is low."""
     known = band[np.isfinite(band) & (band != 0)]
     low, high = np.percentile(known, [0.05, 99.95]) if known.size else (0.0, 1.0)
     relative = (np.nan_to_num(band, nan=low, posinf=high, neginf=low) - low) / max(

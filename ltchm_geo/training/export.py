@@ -59,7 +59,7 @@ def export_weights(
     quality : (float, float)
         Range of quality positions the network was trained for.
     default : bool
-        Make it the manifest's default.
+        Make it the manifest's default; what was a preview before is then archived.
     """
     levels = [anchor * LEVELS_PER_ANCHOR for anchor in range(QUALITY_ANCHORS)]
     exact, description = integerise(model, calibration_latents(model, crops, levels))
@@ -94,9 +94,10 @@ def _enter(folder: Path, entry: WeightsEntry, default: bool) -> None:
     path = folder / MANIFEST
     found = json.loads(path.read_text()) if path.exists() else {"format": 1, "default": None, "entries": []}
     others = [e for e in found["entries"] if e["tag"] != entry.tag]
-    found["entries"] = [*others, entry.to_dict()]
     if default:
         found["default"] = entry.tag
+        others = [e | {"status": "archived"} if e["status"] == "preview" else e for e in others]
+    found["entries"] = [*others, entry.to_dict()]
     _replace(path, (json.dumps(found, indent=2) + "\n").encode())
 
 

@@ -79,7 +79,7 @@ class MuonAdamW(torch.optim.Optimizer):
         update = orthogonalise(direction.flatten(2)).reshape(direction.shape)
         torch._foreach_copy_(momenta, torch.where(follow, momentum, old).unbind())
         update = torch.where(follow, update * (-group["lr"] * _muon_scale(parameters[0])), 0.0)
-        torch._foreach_add_(parameters, update.unbind())
+        torch._foreach_add_(parameters, laid_out(update, momentum).unbind())
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any], follow: Tensor) -> None:
         """AdamW for all parameters as one vector, where `follow` holds; they have always stepped together."""
@@ -124,7 +124,12 @@ def _joined(tensors: list[Tensor]) -> Tensor:
 def _parted(vector: Tensor, like: list[Tensor]) -> list[Tensor]:
     """Inverse of `_joined`."""
     parts = vector.split([t.numel() for t in like])
-    return [part.reshape(t.shape) for part, t in zip(parts, like, strict=True)]
+    return [laid_out(part.reshape(t.shape), t) for part, t in zip(parts, like, strict=True)]
+
+
+def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """A contiguous tensor with the strides of `like`: where they differ, GPUs do `torch._foreach_*` one by one."""
+    return tensor if like.is_contiguous() else torch.empty_like(like).copy_(tensor)
 
 
 #: Beginnings of the names of what stands between pixels and latents.

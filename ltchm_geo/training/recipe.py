@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from ltchm_geo.errors import UsageError
+from ltchm_geo.errors import InvalidWeightsError, UsageError
 from ltchm_geo.nn.config import QUALITY_ANCHORS, ModelConfig
 
 
@@ -117,18 +117,39 @@ class Recipe:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:
         """Inverse of `to_dict`; unknown keys are an error."""
-        unknown = set(data) - {f.name for f in fields(cls)}
-        if unknown:
-            raise UsageError(f"recipe: unknown keys {sorted(unknown)}")
-        values = dict(data)
-        if "model" in values:
-            values["model"] = ModelConfig.from_dict(values["model"])
-        return cls(**values)
+        _require_known(data, cls, "unknown keys")
+        examples = cls().to_dict()
+        for name, value in data.items():
+            _require_type(name, value, examples[name])
+        for name, share in data.get("weights", {}).items():
+            _require_type(f"weights.{name}", share, 0.0)
+        model = data.get("model", {})
+        _require_known(model, ModelConfig, "unknown keys in the table [model]:")
+        try:
+            return cls(**{**data, "model": ModelConfig.from_dict(model)})
+        except InvalidWeightsError as error:
+            raise UsageError(f"recipe: {error}") from error
 
     @classmethod
     def load(cls, path: Path) -> Recipe:
         """Read a TOML recipe."""
         try:
             return cls.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise UsageError(f"cannot read the recipe {path}: {error}") from error
+
+
+def _require_known(table: dict[str, Any], kind: type[Recipe] | type[ModelConfig], complaint: str) -> None:
+    unknown = set(table) - {f.name for f in fields(kind)}
+    if unknown:
+        raise UsageError(f"recipe: {complaint} {sorted(unknown)}")
+
+
+_TYPES = {dict: "a table", str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def _require_type(name: str, value: Any, example: Any) -> None:
+    """`value` must be of the type of `example`; a whole number is a number, too."""
+    kind = type(example)
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise UsageError(f"recipe: {name} must be {_TYPES[kind]}, not {value!r}")

@@ -1,0 +1,94 @@
+"""`ltchm export`: from a checkpoint to a weights file and its line in the manifest."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from test_training import make_trainer
+from test_training_data import add_image
+
+from ltchm_geo import weights
+from ltchm_geo.cli.export import export
+from ltchm_geo.errors import DestinationError, UsageError
+from ltchm_geo.training import data
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint of one step and a pack of data, which lacks one of the recipe's sources."""
+    folder = tmp_path_factory.mktemp("run")
+    trainer = make_trainer()
+    trainer.recipe = replace(trainer.recipe, weights={"source": 0.5, "elsewhere": 0.4})
+    trainer.train_step()
+    trainer.save(folder / "final.safetensors")
+    pixels = np.random.default_rng(0).integers(0, 256, (260, 270, 3), dtype=np.uint8)
+    with tarfile.open(folder / "pack.tar", "w") as tar:
+        add_image(tar, "source/image.png", pixels, "PNG")
+    return folder
+
+
+def exported(run: Path, out: Path, tag: str, *options: str) -> Result:
+    arguments = [str(run / "final.safetensors"), str(run / "pack.tar"), "--crops", "1", "--out", str(out)]
+    return CliRunner().invoke(export, [*arguments, "--tag", tag, *options])
+
+
+def test_new_weights_become_the_default_and_archive_the_previews_before_them(run, tmp_path, monkeypatch):
+    out = tmp_path / "new" / "weights"
+    provenance = ("--trained-on", "noise", "--recipe", "none", "--commit", "0000000", "--notes", "A test.")
+    for tag, status in (("one", "stable"), ("two", "preview"), ("three", "preview")):
+        result = exported(run, out, tag, "--status", status, *provenance)
+        assert result.exit_code == 0, result.output
+        assert "level  float bpp  integer bpp" in result.output
+    assert sorted(p.name for p in out.iterdir()) == [
+        "manifest.json",
+        "one.safetensors",
+        "three.safetensors",
+        "two.safetensors",
+    ]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["default"] == "three"
+    statuses = {entry["tag"]: entry["status"] for entry in manifest["entries"]}
+    assert statuses == {"one": "stable", "two": "archived", "three": "preview"}
+    monkeypatch.setenv("LTCHM_WEIGHTS", str(out))
+    for tag in statuses:  # archived ones still open
+        assert weights.load(tag).entry.tag == tag
+    entry = weights.find()[0]
+    assert (entry.tag, entry.data) == ("three", "noise; calibrated on pack.tar")
+    assert (entry.recipe, entry.commit, entry.notes) == ("none", "0000000", "A test.")
+
+
+def test_what_is_not_said_is_left_out(run, tmp_path):
+    assert exported(run, tmp_path, "plain").exit_code == 0
+    (entry,) = json.loads((tmp_path / "manifest.json").read_text())["entries"]
+    assert (entry["data"], entry["recipe"], entry["notes"]) == ("calibrated on pack.tar", "step 1", "")
+    assert exported(run, tmp_path, "trial", "--no-default").exit_code == 0
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["default"] == "plain"
+    assert [entry["status"] for entry in manifest["entries"]] == ["preview", "preview"]
+
+
+def test_places_that_cannot_be_written_are_told_before_the_work(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load_pools", None)  # what takes long is not begun
+    (tmp_path / "file").touch()
+    result = exported(run, tmp_path / "file" / "weights", "x")
+    assert isinstance(result.exception, DestinationError)
+    assert result.exception.exit_code == 1
+
+
+def test_at_least_one_crop_is_needed(run, tmp_path):
+    result = exported(run, tmp_path, "x", "--crops", "0")
+    assert result.exit_code == 2
+    assert "is not in the range" in result.output
+
+
+def test_only_checkpoints_can_be_exported(run, tmp_path):
+    result = CliRunner().invoke(export, [*[str(run / "pack.tar")] * 2, "--tag", "x", "--out", str(tmp_path)])
+    assert isinstance(result.exception, UsageError)
+    assert "cannot read the checkpoint" in str(result.exception)
+    assert not list(tmp_path.iterdir())
