@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from .errors import UsageError
@@ -13,12 +15,16 @@ __all__ = [
     "decode_number",
     "dumps",
     "encode_number",
+    "is_sha256",
+    "is_whole",
+    "jsonable",
     "loads",
     "require_integer",
     "require_keys",
     "require_list",
 ]
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -56,15 +62,36 @@ def encode_number(value: float | None) -> float | str | None:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
+def jsonable(value: Any) -> Any:
+    """The same data with what JSON cannot hold as strings: paths, NaN, infinities."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, float):
+        return encode_number(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 def decode_number(value: Any) -> float | None:
     """Inverse of `encode_number`; ValueError on anything else. An integer, of 64 bits at most, comes back as int."""
-    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**64:
-        raise ValueError("a whole number is beyond 64 bits")
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+    if value is None or isinstance(value, float) or is_whole(value):
         return value
     if isinstance(value, str) and value in _NON_FINITE:
         return _NON_FINITE[value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError("a whole number is beyond 64 bits")
     raise ValueError(f"{value!r} is not a number")
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number of at most 64 bits, which True is not."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**64
+
+
+def is_sha256(value: Any) -> bool:
+    """Whether it is a digest in lower-case hex."""
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def require_keys(found: Any, required: set[str], *, what: str) -> dict[str, Any]:

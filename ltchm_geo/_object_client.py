@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,9 +31,10 @@ _RETRY = {
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=10), "base": 2},
 }
 _BEHIND_END = re.compile("416 Range Not Satisfiable|Wanted range starting at")
+_REPLACED = "the object was replaced while it was read: open it again"
 _DENIED = "access was denied: check the keys and the bucket's policy"
 _SIGNS = (  # what an error's text says, and what that means to the user
-    ("Precondition", "the object was replaced while it was read: open it again"),
+    ("Precondition", _REPLACED),
     ("NoSuchBucket", "there is no such bucket"),
     ("InvalidAccessKeyId", "the access key is not known there: check AWS_ACCESS_KEY_ID"),
     ("SignatureDoesNotMatch", "the secret key is wrong: check AWS_SECRET_ACCESS_KEY"),
@@ -47,11 +48,27 @@ _SIGNS = (  # what an error's text says, and what that means to the user
 
 
 class Piece(NamedTuple):
-    """Part of an object, the object's whole size, and the tag of its present state (None where the store has none)."""
+    """Part of an object, the object's whole size, and the tag of its present state (None where the store has none).
+
+    `state` is all that the store's answer says of that state; without a tag it has to do.
+    """
 
     data: bytes
     size: int
     tag: str | None
+    state: tuple[int, str | None, datetime]
+
+    @classmethod
+    def of(cls, data: bytes, meta: Any) -> Piece:
+        """Part of the object that obstore describes so."""
+        tag, size = meta["e_tag"], meta["size"]
+        # A weak tag (of a server that compresses, say) must not be asked for.
+        strong = None if tag is None or tag.startswith("W/") else tag
+        return cls(data, size, strong, (size, tag, meta["last_modified"]))
+
+    def same_state(self, other: Piece) -> bool:
+        """Whether both are parts of one object, as far as can be told."""
+        return self.state == other.state if self.tag is None else self.tag == other.tag
 
 
 class ObjectClient:
@@ -76,14 +93,14 @@ class ObjectClient:
         with self._explained(url.key):
             self._store = _connect(url.root, settings)
 
-    def get(self, key: str, offset: int, size: int, tag: str | None = None) -> Piece:
-        """Up to `size` (at least 1) bytes from `offset` on, fewer at the end; with `tag`, of that state only."""
+    def get(self, key: str, offset: int, size: int, like: Piece | None = None) -> Piece:
+        """Up to `size` (at least 1) bytes from `offset` on, fewer at the end; with `like`, of that state only."""
         import obstore
         from obstore.exceptions import GenericError
 
         options: dict[str, Any] = {"range": (offset, offset + size)}
-        if tag is not None:
-            options["if_match"] = tag
+        if like is not None and like.tag is not None:
+            options["if_match"] = like.tag
         with self._explained(key):
             try:
                 found = obstore.get(self._store, key, options=options)  # type: ignore[arg-type]
@@ -93,22 +110,26 @@ class ObjectClient:
                 head = obstore.head(self._store, key)
                 if head["size"] > offset:
                     raise
-                return Piece(b"", head["size"], None)  # a range behind the end is an error to some stores
+                return Piece.of(b"", head)  # a range behind the end is an error to some stores
             begin, end = found.range
             if begin != offset or end - begin > size:
                 raise ObjectStoreError(f"{self._root}/{key}: the server did not send the bytes that were asked for")
-            # A weak tag (of a server that compresses, say) must not be used for this.
-            state = found.meta["e_tag"]
-            state = None if state is None or state.startswith("W/") else state
-            return Piece(bytes(found.bytes()), found.meta["size"], state)
+            piece = Piece.of(bytes(found.bytes()), found.meta)
+            if like is not None and not like.same_state(piece):
+                raise ObjectStoreError(f"{self._root}/{key}: {_REPLACED}")
+            return piece
+
+    def state(self, key: str) -> str | None:
+        """What tells one object of this name from another; None where there is none."""
+        try:
+            found = self.get(key, 0, 1)  # not its head: only the answer to this says that there is no such bucket
+        except ObjectMissingError:
+            return None
+        return f"{found.size} {found.tag}"
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
-        try:
-            self.get(key, 0, 1)  # not its head: only the answer to this says that there is no such bucket
-        except ObjectMissingError:
-            return False
-        return True
+        return self.state(key) is not None
 
     def put(self, key: str, file: Path, *, replace: bool) -> None:
         """Store a file; the object appears when all of it has arrived.

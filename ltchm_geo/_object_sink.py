@@ -18,7 +18,7 @@ from ._sink import MARKER, DirectorySink, Sink, ZipSink, explained, is_folder
 from .errors import DestinationExistsError, LtchmError, UsageError
 from .location import WRITABLE_SCHEMES, ObjectUrl
 
-__all__ = ["ObjectSink", "check_object_destination"]
+__all__ = ["ObjectSink", "check_object_destination", "object_state", "remove_objects", "upload_scene"]
 
 _UPLOADS = 8  # at once
 
@@ -50,12 +50,63 @@ def _refuse_others(client: ObjectClient, url: ObjectUrl) -> None:
         raise DestinationExistsError(f"{url} holds other objects and will not be replaced; choose another name")
 
 
+def object_state(url: ObjectUrl) -> str | None:
+    """What tells one scene, or what an upload that was killed left of one, from another; None where there is none."""
+    client = ObjectClient(url)
+    if not is_folder(url):
+        return client.state(url.key)
+    return client.state(f"{url.key}/{MANIFEST_KEY}") or client.state(f"{url.key}/{MARKER}")
+
+
+def remove_objects(url: ObjectUrl) -> None:
+    """Remove a scene: an object, or all below its name; nothing where there is none."""
+    client = ObjectClient(url)
+    if not is_folder(url):
+        client.delete(url.key)
+        return
+    client.delete(f"{url.key}/{MANIFEST_KEY}")  # first: what is left of a removal that fails is no scene any more
+    client.delete(*client.keys(url.key))
+
+
+def upload_scene(local: Path, url: ObjectUrl, overwrite: bool) -> None:
+    """Store a finished scene of this machine.
+
+    Raises
+    ------
+    DestinationExistsError, DestinationError
+    """
+    check_object_destination(url, overwrite)
+    with explained(url):
+        client = ObjectClient(url)
+        if is_folder(url):
+            _upload_folder(client, local, url.key)
+        else:
+            client.put(url.key, local, replace=overwrite)
+
+
+def _upload_folder(client: ObjectClient, local: Path, base: str) -> None:
+    files = {f"{base}/{p.relative_to(local).as_posix()}": p for p in local.rglob("*") if p.is_file()}
+    manifest = f"{base}/{MANIFEST_KEY}"
+    before = set(client.keys(base))
+    # From here on the scene that was here is none any more, whatever happens: it is about to be mixed with another.
+    client.delete(*before & {manifest})
+    try:
+        with ThreadPoolExecutor(_UPLOADS, "ltchm-upload") as pool:
+            others = [(key, path) for key, path in files.items() if key != manifest]
+            list(pool.map(lambda item: client.put(*item, replace=True), others))
+        client.delete(*before - files.keys())
+        client.put(manifest, files[manifest], replace=True)
+    except BaseException:
+        with contextlib.suppress(LtchmError):  # the error that brought us here matters more
+            client.delete(*files)
+        raise
+
+
 class ObjectSink:
     """See `Sink`."""
 
     def __init__(self, url: ObjectUrl, overwrite: bool):
         self._url, self._overwrite = url, overwrite
-        self._client = ObjectClient(url)
         self._folder = tempfile.TemporaryDirectory(prefix="ltchm-", ignore_cleanup_errors=True)
         self._local = Path(self._folder.name) / url.name
         self._staged: Sink = DirectorySink(self._local, False) if is_folder(url) else ZipSink(self._local, False)
@@ -67,31 +118,8 @@ class ObjectSink:
     def commit(self) -> None:
         """See `Sink.commit`."""
         self._staged.commit()
-        check_object_destination(self._url, self._overwrite)
-        with explained(self._url):
-            if is_folder(self._url):
-                self._upload_folder()
-            else:
-                self._client.put(self._url.key, self._local, replace=self._overwrite)
+        upload_scene(self._local, self._url, self._overwrite)
         self._folder.cleanup()
-
-    def _upload_folder(self) -> None:
-        base = self._url.key
-        files = {f"{base}/{p.relative_to(self._local).as_posix()}": p for p in self._local.rglob("*") if p.is_file()}
-        manifest = f"{base}/{MANIFEST_KEY}"
-        before = set(self._client.keys(base))
-        # From here on the scene that was here is none any more, whatever happens: it is about to be mixed with another.
-        self._client.delete(*before & {manifest})
-        try:
-            with ThreadPoolExecutor(_UPLOADS, "ltchm-upload") as pool:
-                others = [(key, path) for key, path in files.items() if key != manifest]
-                list(pool.map(lambda item: self._client.put(*item, replace=True), others))
-            self._client.delete(*before - files.keys())
-            self._client.put(manifest, files[manifest], replace=True)
-        except BaseException:
-            with contextlib.suppress(LtchmError):  # the error that brought us here matters more
-                self._client.delete(*files)
-            raise
 
     def abort(self) -> None:
         """See `Sink.abort`."""

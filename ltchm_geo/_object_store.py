@@ -10,8 +10,9 @@ import threading
 from collections import OrderedDict
 
 from ._object_client import ObjectClient
+from ._recognise import MANIFEST_KEY
 from ._store import KEY, Store, ZipStore, exactly
-from .errors import CorruptContainerError, NotAContainerError, ObjectMissingError
+from .errors import CorruptContainerError, NotAContainerError, ObjectMissingError, ObjectStoreError
 from .location import Location, ObjectUrl
 
 __all__ = ["BLOCK", "open_object_store"]
@@ -71,8 +72,12 @@ class RangedObject:
     def __init__(self, client: ObjectClient, key: str, blocks: _Blocks):
         self._client, self._key, self._blocks = client, key, blocks
         first = client.get(key, 0, BLOCK)  # tells the size, and holds what is wanted first
-        self.size, self._tag = first.size, first.tag
+        self.size, self._opened = first.size, first._replace(data=b"")
         blocks.put(key, 0, first.data)
+
+    def confirm(self) -> None:
+        """Raise `ObjectStoreError` unless the object is still what it was when it was opened."""
+        self._client.get(self._key, 0, 1, self._opened)
 
     def pread(self, offset: int, size: int) -> bytes:
         """See `RandomAccess.pread`."""
@@ -89,7 +94,7 @@ class RangedObject:
 
     def _fetch(self, first: int, last: int) -> dict[int, bytes]:
         begin, end = first * BLOCK, min((last + 1) * BLOCK, self.size)
-        data = self._client.get(self._key, begin, end - begin, self._tag).data
+        data = self._client.get(self._key, begin, end - begin, self._opened).data
         exactly(data, end - begin, self._key)
         found = {number: data[number * BLOCK - begin :][:BLOCK] for number in range(first, last + 1)}
         for number, block in found.items():
@@ -101,10 +106,15 @@ class RangedObject:
 
 
 class ObjectFolder:
-    """A scene kept as one object per key; see `Store`."""
+    """A scene kept as one object per key; see `Store`.
+
+    Each object that is opened after the manifest has to belong to it. Who replaces a scene removes its manifest first:
+    as long as that is there unchanged, so is what was opened before it was asked for.
+    """
 
     def __init__(self, url: ObjectUrl, client: ObjectClient):
         self.path: Location = url
+        self._manifest: RangedObject | None = None
         self._base, self._client, self._blocks = url.key, client, _Blocks()
         self._objects: OrderedDict[str, RangedObject] = OrderedDict()
         self._lock = threading.Lock()
@@ -139,6 +149,15 @@ class ObjectFolder:
     def close(self) -> None:
         """See `Store.close`."""
 
+    def _confirm(self) -> None:
+        """Raise `ObjectStoreError` once another scene has taken the name."""
+        if self._manifest is None:
+            return
+        try:
+            self._manifest.confirm()
+        except ObjectMissingError as error:
+            raise ObjectStoreError(f"{self.path} was replaced while it was open: open it again") from error
+
     def _present(self, key: str) -> RangedObject:
         try:
             return self._object(key)
@@ -152,7 +171,14 @@ class ObjectFolder:
             if key in self._objects:
                 self._objects.move_to_end(key)
                 return self._objects[key]
-        found = RangedObject(self._client, f"{self._base}/{key}", self._blocks)
+        try:
+            found = RangedObject(self._client, f"{self._base}/{key}", self._blocks)
+        except ObjectMissingError:
+            self._confirm()  # it may be missing because the scene is being replaced
+            raise
+        self._confirm()
+        if key == MANIFEST_KEY and self._manifest is None:
+            self._manifest = found
         with self._lock:
             self._objects[key] = found
             while len(self._objects) > _KEPT_OBJECTS:

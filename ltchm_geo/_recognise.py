@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
 
-__all__ = ["MANIFEST_KEY", "is_scene"]
+from .location import is_object_url, locate
+
+__all__ = ["MANIFEST_KEY", "NO_ZIP", "is_scene"]
 
 MANIFEST_KEY = "ltchm-manifest.json"
+#: What zipfile raises of a file that is none, or none that it can read.
+NO_ZIP = (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError, OverflowError)
 
 
 def is_scene(path: str) -> bool:
-    """Whether a file or folder is, or calls itself, a compressed scene; quickly, so it may still be a damaged one."""
+    """Whether a file or folder is, or calls itself, a compressed scene; quickly, so it may still be a damaged one.
+
+    What lies in an object store is not asked: its name has to say so.
+    """
+    if is_object_url(path):
+        return path.endswith(".ltchm")
+    path = os.fspath(locate(path))
     if path.endswith(".ltchm") and os.path.exists(path):
         return True
     if os.path.isdir(path):
@@ -19,5 +30,5 @@ def is_scene(path: str) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return MANIFEST_KEY in archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except NO_ZIP:
         return False  # not a local ZIP file

@@ -39,6 +39,7 @@ __all__ = [
     "lock_file",
     "open_sink",
     "part_of",
+    "remove_scene",
     "replace_locked",
     "scratch_for",
     "sync_folder",
@@ -121,6 +122,19 @@ def check_free(path: Path, folder: bool, overwrite: bool) -> None:
         raise DestinationExistsError(
             f"{path} is a folder but not a scene and will not be replaced; choose another name"
         )
+
+
+def remove_scene(path: Location) -> None:
+    """Remove a scene, file or folder or objects; nothing where there is none. DestinationError if that fails."""
+    with explained(path):
+        if isinstance(path, ObjectUrl):
+            from ._object_sink import remove_objects
+
+            remove_objects(path)
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_file(path: Path, data: bytes, overwrite: bool) -> None:

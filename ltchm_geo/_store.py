@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import struct
 import zipfile
 import zlib
@@ -17,6 +18,7 @@ from typing import NamedTuple, Protocol
 
 from ._inflate import RAW_DEFLATE, inflate
 from ._random_access import Cursor, LocalFile, RandomAccess
+from ._recognise import NO_ZIP
 from .errors import CorruptContainerError, CorruptTileError, NotAContainerError, ObjectStoreError
 from .location import Location, ObjectUrl, locate
 
@@ -27,7 +29,9 @@ _MAX_NAME = 255
 # Plain segments of letters, digits, '_', '-' and inner dots: no absolute path, no "..", no backslash, no drive letter.
 KEY = re.compile(r"(?!\.)[A-Za-z0-9_.-]+(?:/(?!\.)[A-Za-z0-9_.-]+)*")
 _LOCAL_HEADER = struct.Struct("<4s4xH16xHH")  # magic, method, lengths of name and extra field
-_END, _END64 = struct.Struct("<4s8xI6x"), struct.Struct("<4s36xQ8x")  # of either, the magic and the directory's size
+# The records at the end, the first two only with ZIP64: magic and size of the directory, magic and place of the first
+# record, magic and size of the directory.
+_END64, _LOCATOR, _END = struct.Struct("<4s36xQ8x"), struct.Struct("<4s4xQ4x"), struct.Struct("<4s8xI6x")
 _MAX_DIRECTORY = 1 << 27
 _MAX_DOCUMENT = 1 << 26  # of a document, deflated or not
 
@@ -76,6 +80,8 @@ def open_store(path: str | os.PathLike[str]) -> Store:
         return DirectoryStore(path)
     if not os.path.exists(path):
         raise NotAContainerError(f"{path}: no such file or folder")
+    if not os.path.isfile(path):
+        raise NotAContainerError(f"{path} is neither a file nor a folder")
     return ZipStore(path, LocalFile(path))
 
 
@@ -91,14 +97,17 @@ class DirectoryStore:
         self._identity = self._now()
 
     def __contains__(self, key: str) -> bool:
-        return self._file(key).is_file()
+        found = self._stat(key)
+        return found is not None and stat.S_ISREG(found.st_mode)
 
     def size(self, key: str) -> int:
         """See `Store.size`."""
-        try:
-            return self._file(key).stat().st_size
-        except OSError as error:
-            raise CorruptContainerError(f"{key} is missing: {error.strerror}") from error
+        found = self._stat(key)
+        if found is None:
+            raise CorruptContainerError(f"{key} is missing")
+        if not stat.S_ISREG(found.st_mode):
+            raise CorruptContainerError(f"{key} is not a file")  # to open a pipe would take until somebody writes
+        return found.st_size
 
     def stored_size(self, key: str) -> int:
         """See `Store.stored_size`."""
@@ -106,6 +115,7 @@ class DirectoryStore:
 
     def read(self, key: str, offset: int, size: int) -> bytes:
         """See `Store.read`."""
+        self.size(key)
         try:
             with self._file(key).open("rb") as file:
                 file.seek(offset)
@@ -131,6 +141,15 @@ class DirectoryStore:
         if not KEY.fullmatch(key):
             raise CorruptContainerError(f"unsafe name {key!r}")
         return self._folder / key
+
+    def _stat(self, key: str) -> os.stat_result | None:
+        """What the system says about a key; None where there is no such file."""
+        try:
+            return self._file(key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise CorruptContainerError(f"{key} cannot be read: {error.strerror}") from error
 
     def _now(self) -> tuple[int, int] | None:
         """Which folder has the name at this moment."""
@@ -179,7 +198,7 @@ class ZipStore:
                 listed, end = archive.infolist(), archive.start_dir
         except ObjectStoreError:
             raise
-        except (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError, OverflowError) as error:
+        except NO_ZIP as error:
             raise self._corrupt(f"the file is cut short or was never finished ({error})") from error
         if len(listed) > MAX_MEMBERS:
             raise self._corrupt(f"{len(listed)} members, at most {MAX_MEMBERS} are allowed")
@@ -213,13 +232,16 @@ class ZipStore:
 
     def _check_directory_size(self) -> None:
         """Refuse, before zipfile builds an object for each member, a directory that no scene needs."""
-        # The records "end64" (56), "locator" (20) and "end" (22).
-        tail = self._file.pread(max(0, self._file.size - 98), 98)
-        if tail[-22:-18] != b"PK\x05\x06":
+        length = _END64.size + _LOCATOR.size + _END.size
+        tail = self._file.pread(max(0, self._file.size - length), length).rjust(length, b"\0")
+        magic, size = _END.unpack_from(tail, length - _END.size)
+        if magic != b"PK\x05\x06":
             raise self._corrupt("the file is cut short, was never finished, or has something appended")
-        size = _END.unpack(tail[-22:])[1]
-        if size == 2**32 - 1 and len(tail) == 98 and tail[-42:-38] == b"PK\x06\x07":
-            size = _END64.unpack(tail[:56])[1]
+        magic, at = _LOCATOR.unpack_from(tail, _END64.size)
+        if magic == b"PK\x06\x07":
+            magic, size = _END64.unpack_from(tail)  # zipfile takes this size, whatever the last record says
+            if magic != b"PK\x06\x06" or at != self._file.size - length:
+                raise self._corrupt("its ZIP64 records are not where they should be")
         if size > _MAX_DIRECTORY:
             raise self._corrupt(f"its directory of {size} bytes is larger than the {_MAX_DIRECTORY} allowed")
 

@@ -18,9 +18,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from .errors import UnsupportedRasterError, UsageError
-from .georef import BandInfo, Georef, Number, alpha_band
+from .georef import BandInfo, Georef, Number, alpha_band, native_nodata
 from .georef_xarray import read_georef, spatial_dims
-from .source import MaskKind, Purpose, mask_kind
+from .source import Purpose, Source, mask_kind
 from .types import EXACT_DTYPES, PIXEL_DTYPES, PixelBox, Shape2d
 
 __all__ = ["ArraySource"]
@@ -33,7 +33,7 @@ _NOT_TAGS = {*_NODATA, *_CLASSES, "scale_factor", "add_offset", "scales", "offse
 _NOT_TAGS |= {"grid_mapping", "coordinates", "standard_name"}
 
 
-class ArraySource:
+class ArraySource(Source):
     """An xarray object as a raster to compress; see `Source`.
 
     Parameters
@@ -67,10 +67,10 @@ class ArraySource:
             values = ", ".join(sorted(nodata)) or "only alpha"
             raise UnsupportedRasterError(f"{self.name} needs one nodata value for all bands, not: {values}")
         hole, alpha = next(iter(nodata.values())), self.alpha is not None
-        self.mask_kind: MaskKind = mask_kind(self.dtype, hole, alpha=alpha, mask=mask is not None)
+        self.mask_kind = mask_kind(self.dtype, hole, alpha=alpha, mask=mask is not None)
         self.classes = purpose == "exact" and any(key in array.attrs for array in arrays for key in _CLASSES)
-        self.address: str | None = None
-        self.nbytes_file: int | None = None
+        self.address = None
+        self.nbytes_file = None
 
     def read(self, box: PixelBox, bands: Sequence[int]) -> NDArray[Any]:
         """See `Source.read`."""
@@ -157,7 +157,7 @@ class _Part:
         if holes.any() and nodata is None:
             raise UsageError(f"{self.name} has NaN, but its encoding names no _FillValue to store in their place")
         limits, pixels = np.iinfo(self.dtype), np.rint(np.where(holes, nodata or 0, exact))
-        if (pixels < limits.min).any() or (pixels > limits.max).any():
+        if not ((pixels >= limits.min) & (pixels <= limits.max)).all():  # NaN as nodata of integers is neither
             advice = "call drop_encoding() on it to store floats"
             raise UsageError(f"{self.name} has values that do not fit the {self.dtype} of its encoding: {advice}")
         return pixels.astype(self.dtype)
@@ -206,10 +206,11 @@ def _nodata(array: xr.DataArray, dtype: np.dtype[Any], packed: bool) -> Number |
     found = next((place[key] for place in places for key in _NODATA if place.get(key) is not None), None)
     if found is None:
         return None
-    value = np.asarray(found).item()
-    if not isinstance(value, int | float):
-        raise UsageError(f"{array.name} has the nodata value {value!r}, which is no number")
-    return int(value) if dtype.kind in "iu" and value == int(value) else float(value)
+    values = np.asarray(found)
+    value = values.item() if values.size == 1 else None
+    if not isinstance(value, int | float) or (isinstance(value, int) and not -(2**63) <= value < 2**64):
+        raise UsageError(f"{array.name} has the nodata value {found!r}, which is no number of up to 64 bits: mend it")
+    return native_nodata(value, dtype)
 
 
 def _scaling(found: Mapping[Any, Any], bands: int, name: str) -> tuple[list[float], list[float]]:

@@ -1,13 +1,18 @@
 """Scenes that have to be looked at before they get their name: targets that must be hit, and results to be verified.
 
-They are written beside their destination, as ``<name>.checking<suffix>``, and renamed once all is well. In an object
-store, where nothing can be renamed, they are written to their place at once and checked there.
+They are written beside their destination, as ``<name>.checking<suffix>``, and renamed once all is well. For an object
+store, where nothing can be renamed, they are written to a temporary folder, uploaded once they hit their target, and
+verified there.
+
+With `resume` the shards of a scene that is not complete are kept, in ``<name>.checking<suffix>.part``. A scene that is
+complete, but whose check was interrupted, is not: nothing says that it is still what would be written.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,13 +20,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._sink import check_destination
+from ._sink import check_destination, remove_scene
 from .container import ContainerReader
 from .errors import CorruptTileError, VerificationError
 from .exact_pixels import same_bits, within
 from .guarantee import Guarantee
 from .inspection import verify
-from .location import Location
+from .location import Location, ObjectUrl
 from .masks import valid_pixels
 from .raster import Source
 from .scene_decoder import SceneDecoder
@@ -44,24 +49,50 @@ def compress_checked(write: Writing, source: Source, path: Location, settings: C
         Compresses the source, without either.
     """
     check_destination(path, settings.overwrite)
-    place = checking_place(path) if isinstance(path, Path) else path
-    plain = replace(settings, verify=False, overwrite=settings.overwrite or place != path)
-    try:
-        if settings.target is None:
-            result = write(place, plain)
-        else:
-            from .targets import hit_target
+    if isinstance(path, ObjectUrl):
+        result = _to_store(write, source, path, settings)
+    else:
+        result = _beside(write, source, path, settings)
+    return replace(result, path=path)
 
-            result = hit_target(write, source, place, plain)
+
+def _beside(write: Writing, source: Source, path: Path, settings: CompressSettings) -> CompressResult:
+    place = checking_place(path)
+    try:
+        result = _compress(write, source, place, settings)
         if settings.verify:
             verify_scene(source, place, settings)
-        if isinstance(place, Path) and isinstance(path, Path):
-            _rename(place, path, settings.overwrite)
+        _rename(place, path, settings.overwrite)
     except BaseException:
-        if isinstance(place, Path):
-            _remove(place)
+        remove_scene(place)
         raise
-    return replace(result, path=path)
+    return result
+
+
+def _to_store(write: Writing, source: Source, url: ObjectUrl, settings: CompressSettings) -> CompressResult:
+    from ._object_sink import upload_scene
+
+    with tempfile.TemporaryDirectory(prefix="ltchm-", ignore_cleanup_errors=True) as folder:
+        place = Path(folder, url.name)
+        result = _compress(write, source, place, replace(settings, resume=False))
+        upload_scene(place, url, settings.overwrite)
+    if settings.verify:
+        try:
+            verify_scene(source, url, settings)
+        except BaseException:
+            remove_scene(url)
+            raise
+    return result
+
+
+def _compress(write: Writing, source: Source, place: Path, settings: CompressSettings) -> CompressResult:
+    """To a place of our own, where what an earlier run or pass left is replaced."""
+    plain = replace(settings, verify=False, overwrite=True)
+    if settings.target is None:
+        return write(place, plain)
+    from .targets import hit_target
+
+    return hit_target(write, source, place, plain)
 
 
 def checking_place(path: Path) -> Path:
@@ -120,10 +151,3 @@ def _rename(place: Path, path: Path, overwrite: bool) -> None:
     os.replace(place, path)
     if old.exists():
         shutil.rmtree(old)
-
-
-def _remove(place: Path) -> None:
-    if place.is_dir():
-        shutil.rmtree(place)
-    else:
-        place.unlink(missing_ok=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._recognise import is_scene
 from .container import ContainerReader
-from .errors import AlreadyCompressedError
+from .errors import NotAContainerError
 from .georef import BandInfo, Georef
+from .location import is_object_url
 from .raster import open_source
 from .source import MaskKind, mask_kind
 from .types import PixelBox, Shape2d
@@ -41,18 +44,34 @@ class Comparable(Protocol):
 
 @contextlib.contextmanager
 def open_comparable(src: Any, device: str = "auto") -> Iterator[Comparable]:
-    """Open whatever it is: a path, a name rasterio knows, an open dataset, a compressed scene.
+    """Open whatever it is: a path, a URL, another name rasterio knows, an open dataset, a compressed scene.
 
     Raises
     ------
-    SourceError, UnsupportedRasterError, ContainerError
+    SourceError, UnsupportedRasterError, ContainerError, ObjectStoreError
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            source: Comparable = stack.enter_context(open_source(src, "exact"))
-        except AlreadyCompressedError:
-            source = _DecodedScene(stack.enter_context(ContainerReader(src)), device)
-        yield source
+    scene = _open_scene(src)
+    if scene is not None:
+        with scene:
+            yield _DecodedScene(scene, device)
+    else:
+        with open_source(src, "exact") as source:
+            yield source
+
+
+def _open_scene(src: Any) -> ContainerReader | None:
+    """The compressed scene that `src` names; None where that is something else."""
+    if not isinstance(src, str | os.PathLike):
+        return None
+    name = os.fspath(src)
+    if is_scene(name):
+        return ContainerReader(name)
+    if not (is_object_url(name) and name.endswith(".zarr")):
+        return None
+    try:
+        return ContainerReader(name)
+    except NotAContainerError:
+        return None  # a Zarr store of somebody else's, which GDAL may know
 
 
 class _DecodedScene:

@@ -42,6 +42,11 @@ def pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "ltchm", initializer=_start_thread)
 
 
+if hasattr(os, "register_at_fork"):
+    # A child inherits the pool without its threads, and would wait for them for ever.
+    os.register_at_fork(after_in_child=pool.cache_clear)
+
+
 def _start_thread() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # a denormal costs a hundred times a normal number, and no pixel can show it

@@ -15,9 +15,8 @@ from .location import beside
 from .raster import create_geotiff
 from .scene_decoder import DamagedTile, SceneDecoder
 from .schedule import Progress, Ticker, run_shards, worker_count
-from .tiles import TileGrid
 from .timing import StageClock
-from .types import PixelBox, Shape2d, TileIndex
+from .types import PixelBox, Shape2d
 
 __all__ = ["DecompressResult", "decompress_raster"]
 
@@ -106,7 +105,6 @@ def decompress_raster(
         if os.path.exists(path) and os.path.exists(src) and os.path.samefile(path, src):
             raise DestinationError(f"{path} is the scene itself; choose another destination")
         decoder = SceneDecoder(reader, device, allow_damaged=allow_damaged, clock=clock)
-        pieces = _pieces(grid.for_reading, box)
         with create_geotiff(
             path,
             Shape2d(box.height, box.width),
@@ -114,10 +112,9 @@ def decompress_raster(
             meta.pyramid_georef(level).shifted(box.y0, box.x0),
             overwrite=overwrite,
         ) as writer:
-            ticker = Ticker(sum(len(grid.covering(piece)) for piece in pieces.values()), progress)
+            ticker = Ticker(grid.count(box), progress)
 
-            def work(shard: TileIndex) -> None:
-                piece = pieces[shard]
+            def work(piece: PixelBox) -> None:
                 target = piece.relative_to(box)
                 pixels = decoder.read(piece, chosen, level)
                 mask = decoder.read_plane("mask", piece, level) if meta.mask else None
@@ -125,9 +122,9 @@ def decompress_raster(
                     writer.write(pixels, target, range(len(chosen)))
                     if mask is not None:
                         writer.write_mask(mask, target)
-                ticker.add(len(grid.covering(piece)))
+                ticker.add(grid.count(piece))
 
-            run_shards(work, list(pieces), count)
+            run_shards(work, grid.for_reading.pieces(box), count)
     damaged = tuple(sorted(decoder.damaged, key=lambda d: (d.array, d.tile)))
     seconds = time.perf_counter() - began
     return DecompressResult(path, path.stat().st_size, seconds, damaged, clock.totals, clock.cpu)
@@ -151,14 +148,3 @@ def _bands(bands: Sequence[int] | None, count: int) -> list[int]:
     if not bands or any(not 1 <= band <= count for band in bands):
         raise UsageError(f"bands are numbered from 1 to {count}, not {list(bands)}")
     return [band - 1 for band in bands]
-
-
-def _pieces(grid: TileGrid, box: PixelBox) -> dict[TileIndex, PixelBox]:
-    """The part of `box` in each shard that has one."""
-    pieces = {}
-    for tile in grid.covering(box):
-        shard = grid.shard_of(tile)
-        common = grid.shard_box(shard).intersection(box)
-        if common is not None:
-            pieces[shard] = common
-    return pieces

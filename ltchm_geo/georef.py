@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ._json import decode_number, encode_number, require_keys
 from .errors import CorruptContainerError
 
-__all__ = ["BandInfo", "Georef", "Number", "Tags", "alpha_band"]
+__all__ = ["BandInfo", "Georef", "Number", "Tags", "alpha_band", "native_nodata"]
 
 Number = int | float
 
@@ -193,6 +194,13 @@ class BandInfo:
 def alpha_band(colorinterp: Sequence[str]) -> int | None:
     """0-based number of the (first) alpha band among the bands' colour interpretations, or None."""
     return next((number for number, name in enumerate(colorinterp) if name == "alpha"), None)
+
+
+def native_nodata(value: Number, dtype: DTypeLike) -> Number:
+    """A nodata value as bands of a type have it: integers where nothing is lost. One that no pixel can hold stays."""
+    if np.dtype(dtype).kind == "f":
+        return float(value)
+    return int(value) if math.isfinite(value) and value == int(value) else value
 
 
 # --- strict JSON -----------------------------------------------------------------------------------------------------

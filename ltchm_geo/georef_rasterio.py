@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 import threading
 import warnings
@@ -22,9 +21,11 @@ from rasterio.io import MemoryFile
 from rasterio.rpc import RPC
 
 from .errors import CorruptContainerError
-from .georef import GCP_NUMBERS, GCP_STRINGS, RPC_SCALARS, RPC_VECTORS, BandInfo, Georef, Number, Tags
+from .georef import GCP_NUMBERS, GCP_STRINGS, RPC_SCALARS, RPC_VECTORS, BandInfo, Georef, Number, Tags, native_nodata
 
-__all__ = ["apply", "categories_xml", "quiet_open", "read_bands", "read_georef", "to_wkt"]
+__all__ = ["apply", "beyond_double", "quiet_open", "read_bands", "read_georef", "sidecar_xml", "to_wkt"]
+
+_EXACT_DOUBLES = 2**53
 
 # Structural or path-dependent namespaces, which GDAL makes up anew for every file; RPC has its own field.
 _DERIVED_NAMESPACES = frozenset({"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "TIFF", "xml:VRT", "RPC"})
@@ -56,19 +57,19 @@ def read_georef(dataset: Any) -> Georef:
 
 def read_bands(dataset: Any) -> tuple[BandInfo, ...]:
     """What an open rasterio dataset says about each of its bands, in file order."""
-    categories = _read_categories(dataset)
+    elements = _vrt_bands(dataset)
     return tuple(
         BandInfo(
             dtype=dataset.dtypes[i],
             description=dataset.descriptions[i],
             colorinterp=dataset.colorinterp[i].name,
-            nodata=_native_nodata(dataset.nodatavals[i], dataset.dtypes[i]),
+            nodata=_read_nodata(dataset, i, elements.get(i + 1)),
             scale=float(dataset.scales[i]),
             offset=float(dataset.offsets[i]),
             unit=dataset.units[i] or None,
             tags=_read_tags(dataset, i + 1),
             colors=_read_colors(dataset, i + 1),
-            categories=categories.get(i + 1),
+            categories=_read_categories(elements.get(i + 1)),
         )
         for i in range(dataset.count)
     )
@@ -111,24 +112,31 @@ def _apply_bands(dataset: Any, bands: Sequence[BandInfo]) -> None:
         _write_tags(dataset, band.tags, number)
 
 
-def categories_xml(bands: Sequence[BandInfo], beside: bytes = b"<PAMDataset/>") -> bytes | None:
-    """GDAL's side-car document ``.aux.xml`` with the bands' categories; rasterio cannot write them. None without any.
+def sidecar_xml(bands: Sequence[BandInfo], beside: bytes = b"<PAMDataset/>") -> bytes | None:
+    """GDAL's side-car document ``.aux.xml`` with what rasterio cannot write: categories, and nodata of many digits.
 
-    `beside` is such a document that is there already.
+    None without either. `beside` is such a document that is there already.
     """
-    if all(band.categories is None for band in bands):
+    if all(band.categories is None and not beyond_double(band.nodata) for band in bands):
         return None
     root = ElementTree.fromstring(beside)
     found = {element.get("band"): element for element in root.iter("PAMRasterBand")}
     for number, band in enumerate(bands, start=1):
+        element = found.get(str(number))
+        element = ElementTree.SubElement(root, "PAMRasterBand", band=str(number)) if element is None else element
+        if beyond_double(band.nodata):
+            ElementTree.SubElement(element, "NoDataValue").text = str(band.nodata)
         if band.categories is not None:
-            element = found.get(str(number))
-            element = ElementTree.SubElement(root, "PAMRasterBand", band=str(number)) if element is None else element
             names = ElementTree.SubElement(element, "CategoryNames")
             for name in band.categories:
                 ElementTree.SubElement(names, "Category").text = name
     document: bytes = ElementTree.tostring(root, encoding="utf-8")
     return document
+
+
+def beyond_double(nodata: Number | None) -> bool:
+    """Whether a nodata value is an integer that rasterio, which has nodata as a double, would change."""
+    return isinstance(nodata, int) and abs(nodata) > _EXACT_DOUBLES
 
 
 @functools.cache
@@ -157,16 +165,28 @@ def _read_colors(dataset: Any, band: int) -> tuple[tuple[int, ...], ...] | None:
     return tuple(tuple(table.get(value, (0, 0, 0, 255))) for value in range(max(table) + 1))
 
 
-def _read_categories(dataset: Any) -> dict[int, tuple[str, ...]]:
-    """Category names by band. rasterio does not know them, but GDAL writes them into a VRT of the dataset."""
+def _vrt_bands(dataset: Any) -> dict[int, ElementTree.Element]:
+    """What a VRT of the dataset says of its bands: GDAL writes into it what rasterio does not know. Integers only."""
     if not any(np.dtype(name).kind in "iu" for name in dataset.dtypes):
         return {}
     with MemoryFile(ext=".vrt") as memory:
         rasterio.shutil.copy(dataset, memory.name, driver="VRT")
         memory.seek(0)
         root = ElementTree.fromstring(memory.read())
-    found = {int(band.get("band", 0)): band.find("CategoryNames") for band in root.iter("VRTRasterBand")}
-    return {n: tuple(name.text or "" for name in names) for n, names in found.items() if names is not None}
+    return {int(band.get("band", 0)): band for band in root.iter("VRTRasterBand")}
+
+
+def _read_categories(element: ElementTree.Element | None) -> tuple[str, ...] | None:
+    names = None if element is None else element.find("CategoryNames")
+    return None if names is None else tuple(name.text or "" for name in names)
+
+
+def _read_nodata(dataset: Any, i: int, element: ElementTree.Element | None) -> Number | None:
+    text = element.findtext("NoDataValue") if element is not None and dataset.dtypes[i] in ("int64", "uint64") else None
+    if text is not None and text.removeprefix("-").isdigit():
+        return int(text)  # rasterio's is a double, into which 64 bits may not fit
+    nodata = dataset.nodatavals[i]
+    return None if nodata is None else native_nodata(nodata, dataset.dtypes[i])
 
 
 def _read_tags(dataset: Any, band: int = 0) -> dict[str, dict[str, str]]:
@@ -210,10 +230,3 @@ def _crs(wkt: str | None) -> CRS | None:
 
 def _rpcs_as_dict(rpcs: RPC) -> dict[str, Any]:
     return {name: getattr(rpcs, name) for name in (*RPC_SCALARS, *RPC_VECTORS)}
-
-
-def _native_nodata(nodata: float | None, dtype: str) -> Number | None:
-    """GDAL gives nodata as a double; integers become integers again where nothing is lost."""
-    if nodata is None or np.dtype(dtype).kind == "f":
-        return nodata
-    return int(nodata) if math.isfinite(nodata) and nodata == int(nodata) else nodata

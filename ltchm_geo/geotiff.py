@@ -23,7 +23,7 @@ from rasterio.windows import Window
 
 from .errors import DestinationError, DestinationExistsError, UsageError
 from .georef import BandInfo, Georef, Number
-from .georef_rasterio import apply, categories_xml, quiet_open
+from .georef_rasterio import apply, beyond_double, quiet_open, sidecar_xml
 from .types import PixelBox, Shape2d
 
 __all__ = ["GeotiffWriter", "create_geotiff"]
@@ -123,7 +123,7 @@ def create_geotiff(
         yield GeotiffWriter(dataset, path)
         with _destination_errors(path):
             dataset.close()
-            _write_categories(part, bands)
+            _write_sidecar(part, bands)
             _check_complete(part)
             _publish(part, path)
     except BaseException:
@@ -170,8 +170,9 @@ def _common_nodata(bands: Sequence[BandInfo], dtype: str) -> Number | None:
     if len(values) > 1:
         raise UsageError(f"a GeoTIFF has one nodata value for all bands, not {', '.join(sorted(values))}")
     value = next(iter(values.values()), None)
-    # A nodata value the type cannot hold (-9999 of uint8) marks no pixel, and rasterio refuses to write it.
-    return value if value is not None and in_dtype_range(value, dtype) else None
+    # A nodata value the type cannot hold (-9999 of uint8) marks no pixel, and rasterio refuses to write it. One that
+    # rasterio would change goes into the side-car file.
+    return value if value is not None and in_dtype_range(value, dtype) and not beyond_double(value) else None
 
 
 def _check_destination(path: Path, overwrite: bool) -> None:
@@ -186,9 +187,9 @@ def _check_destination(path: Path, overwrite: bool) -> None:
         raise DestinationError(f"{path}: no permission to write in {path.parent}")
 
 
-def _write_categories(part: Path, bands: Sequence[BandInfo]) -> None:
+def _write_sidecar(part: Path, bands: Sequence[BandInfo]) -> None:
     sidecar = part.with_name(part.name + ".aux.xml")
-    document = categories_xml(bands, *([sidecar.read_bytes()] if sidecar.exists() else []))
+    document = sidecar_xml(bands, *([sidecar.read_bytes()] if sidecar.exists() else []))
     if document is not None:
         sidecar.write_bytes(document)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +29,9 @@ class Guarantee:
     classes: bool = False
 
     def __post_init__(self) -> None:
-        bounds = self.max_error
-        if not all(isinstance(b, int | float) and not isinstance(b, bool) and 0 <= b < math.inf for b in bounds):
-            raise ValueError("a guaranteed error is no number from 0 on")
+        bounds, largest = self.max_error, sys.float_info.max
+        if not all(isinstance(b, int | float) and not isinstance(b, bool) and 0 <= b <= largest for b in bounds):
+            raise ValueError("a guaranteed error is no number from 0 on that a double can hold")
         if not isinstance(self.classes, bool):
             raise ValueError(f"classes is {self.classes!r}, not true or false")
 

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from .location import Location
 from .nn.config import MAX_LEVEL, level_to_lambda
 from .scene_meta import array_path
 from .types import TileIndex
+
+if TYPE_CHECKING:
+    from .scene_decoder import SceneDecoder
 
 __all__ = ["Problem", "SceneInfo", "VerifyReport", "info", "verify"]
 
@@ -245,15 +248,19 @@ def _decode_all(reader: ContainerReader, device: str, advance: Callable[[int], N
     decoder, meta = SceneDecoder(reader, device), reader.meta
     for level in meta.pyramid:
         for shard in reader.grids[level].shard_indices:
-            for group in meta.groups:
-                yield from _decode_group(decoder, group, shard, level)
-                advance(reader.manifest.shards[meta.shard_key(group.name, shard, level)].size)
-            for plane in meta.planes:
-                yield from _decode_plane(reader, plane, shard, level)
-                advance(reader.manifest.shards[meta.shard_key(plane, shard, level)].size)
+            for array in meta.arrays:
+                if reader.index_problem(array, shard, level) is None:  # or there is nothing to decode
+                    yield from _decode_shard(decoder, array, shard, level)
+                advance(reader.manifest.shards[meta.shard_key(array, shard, level)].size)
 
 
-def _decode_group(decoder: Any, group: BandGroup, shard: TileIndex, pyramid: int) -> Iterator[Problem]:
+def _decode_shard(decoder: SceneDecoder, array: str, shard: TileIndex, pyramid: int) -> Iterator[Problem]:
+    if array in decoder.meta.planes:
+        return _decode_plane(decoder.reader, array, shard, pyramid)
+    return _decode_group(decoder, decoder.meta.group(array), shard, pyramid)
+
+
+def _decode_group(decoder: SceneDecoder, group: BandGroup, shard: TileIndex, pyramid: int) -> Iterator[Problem]:
     from .scene_decoder import group_coding
     from .tile_decoder import check_latents
 

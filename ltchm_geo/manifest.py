@@ -6,12 +6,11 @@ A missing shard would otherwise read as fill value, and nobody would notice.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ._json import dumps, loads, require_keys
+from ._json import dumps, is_sha256, loads, require_keys
 from ._recognise import MANIFEST_KEY
 from ._store import KEY
 from .errors import ContainerError, CorruptContainerError, IncompleteContainerError
@@ -24,7 +23,6 @@ MAX_JSON = 1 << 24
 MAX_MANIFEST = 1 << 26
 MAX_PREVIEW = 1 << 20
 MAX_FILES = 1_000_000
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Record:
         size, digest = found["bytes"], found["sha256"]
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 2**53:
             raise ValueError(f"size {size!r} makes no sense")
-        if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+        if not is_sha256(digest):
             raise ValueError(f"{digest!r} is not a SHA-256")
         return cls(size, digest)
 

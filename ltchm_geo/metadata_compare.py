@@ -83,12 +83,18 @@ def _describe_band(band: BandInfo, number: int) -> Mapping[str, str | None]:
     return {
         f"{name} description": band.description,
         f"{name} colour": colour,
-        f"{name} nodata": None if band.nodata is None else f"{float(band.nodata):.17g}",
+        f"{name} nodata": f"{band.nodata:.17g}" if isinstance(band.nodata, float) else _text(band.nodata),
         f"{name} scale": repr(band.scale),
         f"{name} offset": repr(band.offset),
         f"{name} unit": band.unit,
+        f"{name} palette": _text(band.colors),
+        f"{name} categories": _text(band.categories),
         **dict(_tags(f"{name} tag", band.tags)),
     }
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _tags(what: str, tags: Tags) -> Iterator[tuple[str, str]]:

@@ -135,6 +135,7 @@ def _located(outline: BaseGeometry, meta: SceneMeta, precision: float, crs: str 
 
 def _reprojected(outline: BaseGeometry, meta: SceneMeta, precision: float, crs: str) -> BaseGeometry:
     import shapely
+    from rasterio._err import CPLE_BaseError  # rasterio lets these of GDAL's errors through
     from rasterio.crs import CRS
     from rasterio.errors import CRSError, RasterioError
     from rasterio.warp import transform_geom
@@ -145,6 +146,11 @@ def _reprojected(outline: BaseGeometry, meta: SceneMeta, precision: float, crs: 
         found = transform_geom(meta.georef.crs, crs, shapely.geometry.mapping(pieces))
     except (CRSError, RasterioError) as error:
         raise UsageError(f"the outline cannot be put into {crs}: {error}") from error
+    except CPLE_BaseError as error:  # its text is the whole coordinate system
+        raise UsageError(
+            f"nothing leads from the scene's coordinate system to {crs}: ask for its own coordinates "
+            "(crs=None, --crs own)"
+        ) from error
     bent = shapely.make_valid(shapely.geometry.shape(found))
     west, south, east, north = bent.bounds
     pixel = min((east - west) / meta.shape.x, (north - south) / meta.shape.y)

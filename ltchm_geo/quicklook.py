@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -119,9 +120,8 @@ def _render_level(
     valid = np.empty(pixels.shape, bool)
     nodata = [meta.bands[band].nodata for band in bands]
     grid = reader.grids[level].for_reading
-    ticker = Ticker(len(grid.shard_indices), progress)
-    for shard in grid.shard_indices:
-        box = grid.shard_box(shard)
+    ticker = Ticker(math.prod(grid.shards), progress)
+    for box in grid.pieces(PixelBox(0, 0, *shape)):
         found = decoder.read(box, bands, level)
         known = valid_pixels(found, nodata, decoder.read_mask(box, level))
         part = reduced(Shape2d(box.height, box.width), factor)

@@ -23,19 +23,16 @@ from rasterio.windows import Window
 
 from ._recognise import is_scene
 from .errors import AlreadyCompressedError, SourceError, SourceReadError, UnsupportedRasterError, UsageError
-from .georef import alpha_band
+from .georef import BandInfo, alpha_band
 from .georef_rasterio import quiet_open, read_bands, read_georef
 from .geotiff import GeotiffWriter, create_geotiff
 from .source import MaskKind, Purpose, Source, mask_kind
-from .types import EXACT_DTYPES, PIXEL_DTYPES, PixelBox, Shape2d
+from .types import EXACT_DTYPES, MAX_PIXELS, MAX_SIDE, PIXEL_DTYPES, PixelBox, Shape2d
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["GeotiffWriter", "MaskKind", "Purpose", "Source", "create_geotiff", "open_source"]
-
-MAX_SIDE = 2**31 - 1  # GDAL's own limit; larger sizes are damaged headers
-MAX_PIXELS = 2**45  # six million kilometres squared at 30 m: no scene, a damaged header
 
 _LOSSLESS_ADVICE = "compress it with --lossless (lossless=True)"
 
@@ -79,19 +76,23 @@ def _is_xarray(src: object) -> TypeGuard[xr.DataArray | xr.Dataset]:
     return xarray is not None and isinstance(src, xarray.DataArray | xarray.Dataset)
 
 
-class _RasterSource:
+class _RasterSource(Source):
     """An open raster; see `Source`."""
 
     def __init__(self, dataset: Any, handles: _Handles, purpose: Purpose):
         self.name = str(dataset.name)
         _refuse_unsuitable(dataset, self.name, purpose)
         self.shape = Shape2d(dataset.height, dataset.width)
-        self.dtype: np.dtype[Any] = np.dtype(dataset.dtypes[0])
+        self.dtype = np.dtype(dataset.dtypes[0])
         self.bands = read_bands(dataset)
+        problem = _class_problem(dataset, self.bands)
+        if purpose != "exact" and problem is not None:
+            raise UnsupportedRasterError(f"{self.name} {problem}")
+        self.classes = problem is not None
+        _refuse_differing_nodata(self.bands, self.name)
         self.georef = read_georef(dataset)
         self.alpha = alpha_band([band.colorinterp for band in self.bands])
-        self.mask_kind = _mask_kind(dataset, self.alpha)
-        self.classes = purpose == "exact" and _class_problem(dataset) is not None
+        self.mask_kind = _mask_kind(dataset, self.bands, self.alpha)
         self.address = handles.address
         self.nbytes_file = _size_on_disk(dataset)
         self._handles = handles
@@ -228,16 +229,8 @@ def _refuse_unsuitable(dataset: Any, name: str, purpose: Purpose) -> None:
     if max(dataset.shape) > MAX_SIDE or math.prod(dataset.shape) > MAX_PIXELS:
         raise UnsupportedRasterError(f"{name} claims {dataset.height} x {dataset.width} pixels: its header is damaged")
     _refuse_dtypes(dataset, name, purpose)
-    if purpose != "exact" and (problem := _class_problem(dataset)) is not None:
-        raise UnsupportedRasterError(f"{name} {problem}")
-    nodata = {str(n) for n, c in zip(dataset.nodatavals, dataset.colorinterp, strict=True) if c != ColorInterp.alpha}
-    if not nodata:
+    if set(dataset.colorinterp) == {ColorInterp.alpha}:
         raise UnsupportedRasterError(f"{name} has only an alpha band: nothing to code")
-    if len(nodata) > 1:
-        raise UnsupportedRasterError(
-            f"{name} has different nodata values per band ({', '.join(sorted(nodata))}): "
-            "give all bands the same with gdal_translate -a_nodata, or split it by band"
-        )
     if any(not flags for flags in dataset.mask_flag_enums):
         raise UnsupportedRasterError(f"{name} has a separate mask per band: split it by band")
 
@@ -257,7 +250,16 @@ def _refuse_dtypes(dataset: Any, name: str, purpose: Purpose) -> None:
         )
 
 
-def _class_problem(dataset: Any) -> str | None:
+def _refuse_differing_nodata(bands: Sequence[BandInfo], name: str) -> None:
+    nodata = {str(band.nodata) for band in bands if band.colorinterp != "alpha"}
+    if len(nodata) > 1:
+        raise UnsupportedRasterError(
+            f"{name} has different nodata values per band ({', '.join(sorted(nodata))}): "
+            "give all bands the same with gdal_translate -a_nodata, or split it by band"
+        )
+
+
+def _class_problem(dataset: Any, bands: Sequence[BandInfo]) -> str | None:
     """Palettes, classes and bits: a value between two of them is not a value between their meanings."""
     for band in dataset.indexes:
         bits = dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "8")
@@ -268,13 +270,15 @@ def _class_problem(dataset: Any) -> str | None:
         layer_type = dataset.tags(band).get("LAYER_TYPE", dataset.tags().get("LAYER_TYPE", ""))
         if layer_type.lower() == "thematic":
             return f"holds classes (LAYER_TYPE={layer_type}): {_LOSSLESS_ADVICE}"
+        if any(bands[band - 1].categories or ()):
+            return f"holds classes, which have names: {_LOSSLESS_ADVICE}"
     return None
 
 
-def _mask_kind(dataset: Any, alpha: int | None) -> MaskKind:
+def _mask_kind(dataset: Any, bands: Sequence[BandInfo], alpha: int | None) -> MaskKind:
     flags = dataset.mask_flag_enums[1 if alpha == 0 else 0]
     mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-    return mask_kind(np.dtype(dataset.dtypes[0]), dataset.nodatavals[0], alpha=alpha is not None, mask=mask)
+    return mask_kind(np.dtype(dataset.dtypes[0]), bands[0].nodata, alpha=alpha is not None, mask=mask)
 
 
 def _size_on_disk(dataset: Any) -> int | None:

@@ -102,12 +102,9 @@ class SceneDataset(DatasetReader):  # type: ignore[misc]
         """As `rasterio.DatasetReader.read`; the window's tiles are decoded together."""
         try:
             self._prepare(indexes, keywords)
-            return self._at_home(super().read, indexes, *args, **keywords)
         except LtchmError as error:
             raise RasterioIOError(str(error)) from error
-        except RasterioError as error:
-            cause = self._files.take_failure()
-            raise (error if cause is None else RasterioIOError(str(cause))) from (cause or error.__cause__)
+        return self._at_home(super().read, indexes, *args, **keywords)
 
     def read_masks(self, *args: Any, **keywords: Any) -> Any:
         """As `rasterio.DatasetReader.read_masks`."""
@@ -126,14 +123,19 @@ class SceneDataset(DatasetReader):  # type: ignore[misc]
     def _at_home(self, method: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
         """Call where the dataset was opened: rasterio keeps its openers in context variables, which belong to a thread.
 
-        Elsewhere it would find neither the file to close nor, for a boundless read, the one to open again.
+        Elsewhere it would find neither the file to close nor, for a boundless read, the one to open again. An error
+        says what was wrong with the scene, if something was.
         """
         with self._lock:
             if self._entered:  # one method calls another
                 return method(*args, **keywords)
             self._entered = True
+            self._files.take_failure()  # of a call that went ways we do not see
             try:
                 return self._context.run(method, *args, **keywords)
+            except RasterioError as error:
+                cause = self._files.take_failure()
+                raise (error if cause is None else RasterioIOError(str(cause))) from (cause or error.__cause__)
             finally:
                 self._entered = False
 

@@ -7,14 +7,13 @@ is taken, or which files are opened, is bounded here.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from ._json import require_integer, require_keys, require_list
+from ._json import is_sha256, is_whole, require_integer, require_keys, require_list
 from .band_group import BandGroup
 from .bitstream import MAX_LEVEL
 from .errors import CorruptContainerError, UnsupportedVersionError, UsageError
@@ -22,13 +21,11 @@ from .georef import BandInfo, Georef, Number
 from .guarantee import Guarantee
 from .pyramid import Overview, check_overviews, reduced
 from .tiles import DEFAULT_SHARD, DEFAULT_TILE, TILE_MULTIPLE, TileGrid
-from .types import EXACT_DTYPES, PIXEL_DTYPES, Shape2d, TileIndex
+from .types import EXACT_DTYPES, MAX_PIXELS, MAX_SIDE, PIXEL_DTYPES, Shape2d, TileIndex
 
 __all__ = ["FORMAT_VERSION", "BandGroup", "Overview", "SceneMeta", "array_path", "check_version"]
 
 FORMAT_VERSION = 2  # of scene description and manifest; tiles and codec configuration have their own
-MAX_SIDE = 2**31 - 1
-MAX_PIXELS = 2**45
 MAX_TILE = 1024
 MAX_SHARD = 64
 MAX_SHARDS = 400_000  # keeps the manifest below its own limit
@@ -36,7 +33,6 @@ MAX_BANDS = 65_535
 GROUP_BANDS = 3
 #: Version of the scene description that brought a key; all others were in 0.
 _SINCE = {"overviews": 1, "halo": 2, "guarantee": 2}
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -278,6 +274,8 @@ def _check_bands(meta: SceneMeta) -> None:
     coded = [band for group in meta.groups for band in group.bands]
     if sorted(coded) != [band for band in range(len(meta.bands)) if band != meta.alpha]:
         raise UsageError("every band but alpha must be in exactly one group")
+    if not meta.groups:
+        raise UsageError("a scene has a band besides alpha")
     for number, group in enumerate(meta.groups):
         if group.name != f"g{number}":
             raise UsageError(f"group {number} is named {group.name!r}, not 'g{number}'")
@@ -286,10 +284,10 @@ def _check_bands(meta: SceneMeta) -> None:
 
 
 def _check_weights(meta: SceneMeta) -> None:
-    if meta.weights is not None and not (isinstance(meta.weights, str) and _SHA256.fullmatch(meta.weights)):
+    if meta.weights is not None and not is_sha256(meta.weights):
         raise UsageError(f"weights {meta.weights!r} are not named by a SHA-256")
     if not isinstance(meta.software, str) or not isinstance(meta.weights_tag, str | None):
         raise UsageError("software and weights tag must be strings")
     for key, value in meta.source.items():
-        if not isinstance(key, str) or not isinstance(value, str | int | None):
-            raise UsageError(f"source {key!r} is neither a string nor a whole number")
+        if not isinstance(key, str) or not (isinstance(value, str | None) or is_whole(value)):
+            raise UsageError(f"source {key!r} is neither a string nor a whole number of 64 bits")

@@ -52,12 +52,14 @@ class Problem:
     """Something `ContainerReader.verify` found.
 
     `array` (of an overview with its pyramid level, as in ``1/g0``) and `tile` say which tile; None when it is in none.
+    Then `lost` is how many tiles cannot be found because of it.
     """
 
     key: str
     message: str
     array: str | None = None
     tile: TileIndex | None = None
+    lost: int = 0
 
 
 class ContainerReader:
@@ -120,6 +122,10 @@ class ContainerReader:
         expected = {key for level in self.meta.pyramid for key in self.meta.shard_keys(level)}
         if expected != self.manifest.shards.keys():
             raise CorruptContainerError("the manifest does not list exactly the shards the scene must have")
+        # What a scene claims to be takes bytes in proportion: neither time nor memory may go by empty shards.
+        smallest = index_size(self.meta.shard**2)
+        if short := next((key for key, record in self.manifest.shards.items() if record.size < smallest), None):
+            raise CorruptContainerError(f"{short} has {self.manifest.shards[short].size} bytes, too few for its index")
         for key, record in self.manifest.files.items():
             if key.endswith(".json") and record.size > MAX_JSON:
                 raise CorruptContainerError(f"{key} has {record.size} bytes, more than the {MAX_JSON} allowed")
@@ -184,7 +190,7 @@ class ContainerReader:
             if key in self._indices:
                 return self._indices[key]
         size, slots = self._store.size(key), self.meta.shard**2
-        if size != self.manifest.shards[key].size or size < index_size(slots):
+        if size != self.manifest.shards[key].size:
             raise CorruptTileError(f"shard has {size} bytes, its manifest says {self.manifest.shards[key].size}")
         body = size - index_size(slots)
         tail = self._store.read(key, body, index_size(slots))
@@ -272,7 +278,18 @@ class ContainerReader:
             return [Problem(key, str(error))]
         return [] if digest.hexdigest() == record.sha256 else [Problem(key, "its SHA-256 is not its manifest's")]
 
+    def index_problem(self, array: str, shard: TileIndex, pyramid: int = 0) -> Problem | None:
+        """Why no tile of a shard can be found; None where its index is sound."""
+        key = self.meta.shard_key(array, shard, pyramid)
+        try:
+            self._index(array, key)
+        except (CorruptTileError, CorruptContainerError) as error:
+            return Problem(key, str(error), lost=len(self.grids[pyramid].tiles_in_shard(shard)))
+        return None
+
     def _verify_tiles(self, array: str, shard: TileIndex, pyramid: int) -> list[Problem]:
+        if (lost := self.index_problem(array, shard, pyramid)) is not None:
+            return [lost]  # once, not for each of its tiles
         problems, path, key = [], array_path(array, pyramid), self.meta.shard_key(array, shard, pyramid)
         for tile in self.grids[pyramid].tiles_in_shard(shard):
             try:

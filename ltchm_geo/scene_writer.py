@@ -87,12 +87,12 @@ class ContainerWriter:
         self._files = {key: Record.of(data) for key, data in documents.items()}
 
     def put_shard(self, array: str, shard: TileIndex, chunks: Mapping[int, bytes], pyramid: int = 0) -> None:
-        """Store the tiles of one shard of a band group.
+        """Store the tiles of one shard.
 
         Parameters
         ----------
         array : str
-            Name of the group, ``g0``, ``g1``, ...
+            Name of a band group, ``g0``, ``g1``, ..., or ``alpha`` or ``mask`` (`plane_chunks`).
         shard : TileIndex
             Position in the shards of the pyramid level's grid.
         chunks : slot -> payload
@@ -133,25 +133,6 @@ class ContainerWriter:
         """The tiles of a shard that an earlier run stored."""
         data = self._read(self.meta.shard_key(array, shard, pyramid))
         return list(unpack_shard(data, self.meta.shard**2, self.meta.payload_limit(array)).values())
-
-    def put_plane_shard(self, plane: str, shard: TileIndex, pixels: NDArray[Any], pyramid: int = 0) -> None:
-        """Store one shard of ``alpha`` or ``mask`` exactly.
-
-        Parameters
-        ----------
-        pixels : (h, w) array
-            The pixels of the grid's `shard_box(shard)` (clipped to the scene), in the scene's type, or bool for the
-            mask.
-        pyramid : int
-            Pyramid level; 0 is full resolution.
-        """
-        if plane not in self.meta.planes:
-            raise UsageError(f"the scene has no plane {plane!r}")
-        grid, dtype = self.meta.pyramid_grid(pyramid), self.meta.array_dtype(plane)
-        box = grid.shard_box(shard)
-        if pixels.shape != (box.height, box.width) or pixels.dtype != dtype:
-            raise UsageError(f"{plane} {tuple(shard)} is {pixels.dtype} {pixels.shape}, not {dtype} {box[2:]}")
-        self.put_shard(plane, shard, plane_chunks(grid, shard, pixels), pyramid)
 
     def put_preview(self, data: bytes) -> None:
         """Store the quick-look, a JPEG file."""

@@ -1,27 +1,30 @@
-"""Stage 8: one dask task per shard, on this machine's threads.
+"""Stage 8: shard after shard, on this machine's threads, each of which is a dask task.
 
-A task reads its window, codes it and stores it; memory is bounded by the number of workers times one shard, whatever
-the scene's size. Reading, network and entropy coding of different shards overlap because all of them release the GIL.
+A shard's window is read, coded and stored; memory is bounded by the number of workers times one shard, whatever the
+scene's size. Reading, network and entropy coding of different shards overlap because all of them release the GIL.
 """
 
 from __future__ import annotations
 
+import contextvars
 import os
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from dask.base import compute
 from dask.delayed import delayed
 
 from . import cancellation
 from .errors import UsageError
-from .types import TileIndex
 
 __all__ = ["Progress", "Ticker", "run_shards", "worker_count"]
 
 #: Called with the tiles done so far and their total; an exception raised in it cancels the run.
 Progress = Callable[[int, int], None]
+
+_T = TypeVar("_T")
 
 
 def worker_count(workers: int | None) -> int:
@@ -33,38 +36,43 @@ def worker_count(workers: int | None) -> int:
     return workers
 
 
-def run_shards(work: Callable[[TileIndex], None], shards: Sequence[TileIndex], workers: int) -> None:
-    """Call `work` for every shard, `workers` at a time.
+def run_shards(work: Callable[[_T], None], shards: Iterable[_T], workers: int) -> None:
+    """Call `work` for every shard (or whatever stands for one), `workers` at a time and in their order.
 
     The first exception, Ctrl-C included, lets no further shard begin, stops those begun at their next
     `cancellation.check`, and is raised when they have ended.
     """
-    stopped, slots = threading.Event(), threading.Semaphore(workers)
-    # dask takes tasks in its own order; sources read fastest row by row, and one worker should always write alike.
-    waiting = deque(shards)
+    stopped, waiting, lock = threading.Event(), iter(shards), threading.Lock()
+
+    def following() -> Iterator[_T]:
+        while not stopped.is_set():
+            with lock:
+                shard = next(waiting, None)
+            if shard is None:
+                return
+            yield shard
 
     def task() -> None:
-        with slots:
-            if stopped.is_set():
-                return
+        with cancellation.watched(stopped):
             try:
-                with cancellation.watched(stopped):
-                    work(waiting.popleft())
+                for shard in following():
+                    work(shard)
             except cancellation.Stopped:
                 return  # whoever set the event has the reason
             except BaseException:
                 stopped.set()
                 raise
 
-    tasks = [delayed(task, pure=False)() for _ in shards]
-    try:
-        compute(*tasks, scheduler="threads", num_workers=workers)
-    finally:
-        # dask returns at the first error while other threads still work, on files that our caller closes or removes.
-        stopped.set()
-        for _ in range(workers):
-            slots.acquire()
-        slots.release(workers)  # tasks that dask has queued still come by, see `stopped`, and leave
+    # Not one for each shard: a scene may have millions, and dask would keep them all in memory. Each in the caller's
+    # context, where rasterio keeps the openers of datasets.
+    tasks = [delayed(contextvars.copy_context().run, pure=False)(task) for _ in range(workers)]
+    # A pool of its own: one that dask keeps would be dead in a forked child. And leaving it waits for all threads; dask
+    # returns at the first error, when others still work on files that our caller closes or removes.
+    with ThreadPoolExecutor(workers, "ltchm-shards") as pool:
+        try:
+            compute(*tasks, scheduler="threads", pool=pool)
+        finally:
+            stopped.set()
 
 
 class Ticker:

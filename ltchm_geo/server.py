@@ -86,7 +86,8 @@ class SceneServer:
         cache = TileCache(cache_bytes, gather=_GATHER_S)
         self._stack = contextlib.ExitStack()
         self._pool = ThreadPoolExecutor(_THREADS, "ltchm-serve")
-        self._connections = self._requests = 0
+        self._writers: set[asyncio.StreamWriter] = set()  # one for each connection
+        self._requests, self._stopping = 0, False
         self._last_request = time.monotonic()
         try:
             self._socket = self._stack.enter_context(_listen(port))
@@ -107,17 +108,21 @@ class SceneServer:
         """Serve until `stop` is set ("stopped") or nobody asks any more ("idle"); which of them it was."""
         server = await asyncio.start_server(self._connected, sock=self._socket, limit=MAX_HEAD)
         self._last_request = time.monotonic()
-        async with server:
-            stopping = asyncio.ensure_future(stop.wait())
-            try:
-                while not stopping.done():
-                    rest = self._rest()
-                    if rest is not None and rest <= 0:
-                        return "idle"
-                    await asyncio.wait([stopping], timeout=rest)
-                return "stopped"
-            finally:
-                stopping.cancel()
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            while not stopping.done():
+                rest = self._rest()
+                if rest is not None and rest <= 0:
+                    return "idle"
+                await asyncio.wait([stopping], timeout=rest)
+            return "stopped"
+        finally:
+            stopping.cancel()
+            self._stopping = True
+            server.close()
+            for writer in self._writers:  # from Python 3.12.1 on, the server waits for those who keep theirs open
+                writer.transport.abort()
+            await server.wait_closed()
 
     def _rest(self) -> float | None:
         """Seconds until nobody will have asked for long enough."""
@@ -128,9 +133,11 @@ class SceneServer:
     # --- one connection ----------------------------------------------------------------------------------------------
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections += 1
+        self._writers.add(writer)
         try:
-            if self._connections > _MAX_CONNECTIONS:
+            if self._stopping:
+                writer.transport.abort()
+            elif len(self._writers) > _MAX_CONNECTIONS:
                 await self._send(writer, Response.text(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections"))
             else:
                 await self._converse(reader, writer)
@@ -139,7 +146,7 @@ class SceneServer:
         except asyncio.CancelledError:
             writer.transport.abort()  # the server stops; asyncio would print what nobody catches
         finally:
-            self._connections -= 1
+            self._writers.discard(writer)
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -80,7 +80,8 @@ class CompressSettings:
         for name in ("max_error", "overviews"):
             if isinstance(value := getattr(self, name), Sequence):
                 object.__setattr__(self, name, tuple(value))
-        given = [name for name in _AIMS if getattr(self, name) not in (None, False)]
+        # By identity: a max_error of 0 is an aim, although 0 == False.
+        given = [name for name in _AIMS if (aim := getattr(self, name)) is not None and aim is not False]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given).replace('lambda_', 'lambda')} exclude each other: give one of them")
         level_of(self.quality, self.lambda_)

@@ -54,6 +54,11 @@ class Source(Protocol):
     address: str | None
     nbytes_file: int | None
 
+    @property
+    def raw_bytes(self) -> int:
+        """Size of the pixels uncompressed."""
+        return self.shape.y * self.shape.x * len(self.bands) * self.dtype.itemsize
+
     def read(self, box: PixelBox, bands: Sequence[int]) -> NDArray[Any]:
         """Read pixels.
 

@@ -36,7 +36,6 @@ class BandStatistics:
     ----------
     minimum, maximum : finite valid pixels' extremes, None without any
     low, high : their 0.05 and 99.95 percentiles, None without any
-    valid_count : number of valid pixels, NaN and infinities among them
     fill : first value met in a hole (what the raster holds under its mask), None without holes
     """
 
@@ -44,7 +43,6 @@ class BandStatistics:
     maximum: Number | None
     low: float | None
     high: float | None
-    valid_count: int
     fill: Number | None
 
 
@@ -68,7 +66,6 @@ class Survey:
             self._bands = [_IntegerAccumulator(self._dtype) for _ in range(bands)]
         else:
             raise UnsupportedRasterError(f"cannot survey {self._dtype}: convert the raster to 16 bits or floats")
-        self._valid = [0] * bands
         self._fill: list[Number | None] = [None] * bands
 
     def add(self, pixels: NDArray[Any], valid: Mask, bands: Sequence[int] | None = None) -> None:
@@ -82,7 +79,6 @@ class Survey:
         """
         for band, plane, mask in zip(bands or range(len(self._bands)), pixels, valid, strict=True):
             values = plane[mask]
-            self._valid[band] += values.size
             if values.size:
                 self._bands[band].add(values)
             if self._fill[band] is None and values.size < plane.size:
@@ -92,7 +88,7 @@ class Survey:
         """What was found so far in one band (0-based)."""
         found = self._bands[band]
         low, high = found.percentiles() or (None, None)
-        return BandStatistics(found.minimum, found.maximum, low, high, self._valid[band], self._fill[band])
+        return BandStatistics(found.minimum, found.maximum, low, high, self._fill[band])
 
     def mapping(self, band: int) -> BandMapping:
         """The mapping to use for one band (0-based).
@@ -113,10 +109,6 @@ class Survey:
         if self._dtype.kind != "f":
             lower, upper = math.floor(lower), math.ceil(upper)
         return BandMapping.between(float(lower), float(upper))
-
-    def mappings(self) -> tuple[BandMapping, ...]:
-        """The mapping of every band."""
-        return tuple(self.mapping(band) for band in range(len(self._bands)))
 
 
 class _Accumulator(Protocol):

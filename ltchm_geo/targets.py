@@ -85,8 +85,7 @@ class _Target:
     """What is wanted, as a number that grows about linearly with the level: log2 of bytes, or dB."""
 
     def __init__(self, source: Source, settings: CompressSettings):
-        pixels = source.shape.y * source.shape.x
-        raw = pixels * len(source.bands) * source.dtype.itemsize
+        pixels, raw = source.shape.y * source.shape.x, source.raw_bytes
         self._bits, self._raw = pixels / 8, raw
         name, value = settings.target or ("", 0.0)
         self.name, self.value = name, value

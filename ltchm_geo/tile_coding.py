@@ -38,7 +38,7 @@ class GroupCoding:
     halo : int
         1 where the network sees one latent of a tile's neighbours, else 0.
     max_error : tuple of float, or None
-        Per band, the largest error a pixel may have, 0 for none; None where errors have no bound. For encoding only.
+        Per band, the largest error a pixel may have, 0 for none; None where errors have no bound.
     """
 
     dtype: np.dtype[Any]

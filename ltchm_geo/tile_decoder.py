@@ -14,13 +14,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from .bitstream import TileMode, TilePayload, decode_lossless
 from .corrections import add_correction, base_pixels
-from .errors import CorruptTileError, DesynchronisedError
+from .errors import CorruptContainerError, CorruptTileError, DesynchronisedError
 from .exact_pixels import decode_pixels
 from .masks import decode_mask, valid_pixels
 from .radiometry import BandMapping, decode_outliers, from_model, outlier_mask
 from .tile_coding import GroupCoding, Mask, Pixels, to_bands
+from .tiles import TILE_MULTIPLE
 from .timing import StageClock
-from .types import Sides
+from .types import EXACT_DTYPES, Sides
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +86,7 @@ def decode_tiles(
     """
     clock = clock or StageClock()
     with clock("tiles"):
-        results: list[Any] = [_or_error(TilePayload.unpack, data) for data in payloads]
+        results: list[Any] = [_or_error(_unpack, data, coding) for data in payloads]
     alike: dict[tuple[TileMode, int], list[int]] = {}
     for i, payload in enumerate(results):
         if isinstance(payload, TilePayload) and payload.mode.networked:
@@ -106,6 +107,13 @@ def decode_tiles(
             if isinstance(payload, TilePayload):
                 results[i] = _or_error(_restore, payload, values.get(i), coding, tile)
     return results
+
+
+def _unpack(data: bytes, coding: GroupCoding) -> TilePayload:
+    payload = TilePayload.unpack(data)
+    if payload.mode == TileMode.LATENT and coding.max_error is not None:
+        raise CorruptTileError("the scene bounds its errors, and a LATENT tile has no bound")
+    return payload
 
 
 def _synthesise(
@@ -252,10 +260,10 @@ def tile_validity(data: bytes, coding: GroupCoding, tile: int, mask: Mask | None
     ------
     CorruptTileError
     """
-    payload, shape = TilePayload.unpack(data), (coding.bands, tile, tile)
+    payload, shape = _unpack(data, coding), (coding.bands, tile, tile)
     if payload.mode == TileMode.EMPTY:
         return np.zeros(shape, bool)
-    if payload.mode in (TileMode.LOSSLESS, TileMode.PREDICTED):  # their holes may be among the pixels
+    if not payload.mode.networked:  # holes may be among the pixels: NaN, or zeros, have more than one form
         return valid_pixels(_restore(payload, None, coding, tile), coding.nodata, mask)
     valid = decode_mask(payload.mask, shape) if payload.mask is not None else np.ones(shape, bool)
     return valid if mask is None else valid & mask
@@ -291,14 +299,22 @@ def decode_for_zarr(
 
     Raises
     ------
+    CorruptContainerError
+        The array's chunks are no tiles of as many bands as the configuration is for.
     WeightsNotFoundError
         The weights the configuration names are not installed.
     """
     from ._json import decode_number
     from .engine import load_engine
+    from .scene_meta import MAX_TILE
 
+    bands, dtype = len(configuration["mapping"]), np.dtype(dtype)
+    if shape not in [(bands, side, side) for side in range(TILE_MULTIPLE, MAX_TILE + 1, TILE_MULTIPLE)]:
+        raise CorruptContainerError(f"chunks of shape {shape} are no tiles of {bands} band(s)")
+    if dtype.name not in EXACT_DTYPES:
+        raise CorruptContainerError(f"tiles have no pixels of type {dtype}")
     mapping = tuple(BandMapping(*(float(decode_number(n) or 0.0) for n in m)) for m in configuration["mapping"])
     fill, nodata = (tuple(decode_number(n) for n in configuration[key]) for key in ("fill", "nodata"))
-    coding = GroupCoding(np.dtype(dtype), mapping, fill, nodata, configuration.get("halo", 0))
+    coding = GroupCoding(dtype, mapping, fill, nodata, configuration.get("halo", 0))
     engine = load_engine(configuration["weights"]) if configuration["weights"] else None
     return decode_tiles(payloads, coding, engine, shape[-1])

@@ -7,6 +7,7 @@ scene: their boxes are clipped to it, and `pad_tile` fills a clipped tile up aga
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,12 +125,26 @@ class TileGrid:
 
     def covering(self, box: PixelBox) -> list[TileIndex]:
         """Every tile that shares a pixel with `box`, row by row; parts of `box` outside the scene count for nothing."""
-        inside = box.intersection(PixelBox(0, 0, *self.scene))
-        if inside is None:
-            return []
-        rows = range(inside.y0 // self.tile, _ceil_div(inside.y1, self.tile))
-        columns = range(inside.x0 // self.tile, _ceil_div(inside.x1, self.tile))
+        rows, columns = self._spans(box, self.tile)
         return [TileIndex(iy, ix) for iy in rows for ix in columns]
+
+    def count(self, box: PixelBox) -> int:
+        """How many tiles `covering` lists."""
+        rows, columns = self._spans(box, self.tile)
+        return len(rows) * len(columns)
+
+    def pieces(self, box: PixelBox) -> Iterator[PixelBox]:
+        """The part of `box` in each shard that has one, row by row; one after the other, for there may be millions."""
+        rows, columns = self._spans(box, self.tile * self.shard)
+        for index in (TileIndex(iy, ix) for iy in rows for ix in columns):
+            if (piece := self.shard_box(index).intersection(box)) is not None:
+                yield piece
+
+    def _spans(self, box: PixelBox, side: int) -> tuple[range, range]:
+        """Rows and columns of the squares of `side` pixels that share a pixel with `box` in the scene."""
+        inside = box.intersection(PixelBox(0, 0, *self.scene)) or PixelBox(0, 0, 0, 0)
+        rows = range(inside.y0 // side, _ceil_div(inside.y1, side))
+        return rows, range(inside.x0 // side, _ceil_div(inside.x1, side))
 
     def _box(self, index: TileIndex, side: int, count: Shape2d) -> PixelBox:
         _check_inside(index, count)

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+MAX_SIDE = 2**31 - 1  # of a raster: GDAL's own limit; larger sizes are damaged headers
+MAX_PIXELS = 2**45  # six million kilometres squared at 30 m: no scene, a damaged header
+
 #: Data types of pixels that a network can code, by NumPy name.
 PIXEL_DTYPES = ("uint8", "uint16", "int16", "float32", "float64")
 #: Those that a scene with a guarantee can have.

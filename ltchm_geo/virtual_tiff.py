@@ -101,8 +101,8 @@ class VirtualTiff:
         image = next(image for image in self._images if image.pyramid == pyramid and not image.is_mask)
         planes = [plane for group in image.groups for plane in group]
         arrays = dict.fromkeys(planes[band].array for band in bands)
-        keys = [TileKey(pyramid, array, tile) for tile in image.grid.covering(box) for array in arrays]
-        if len(keys) * self._side**2 * 3 * self._dtype.itemsize <= self._cache.limit // 2:
+        if image.grid.count(box) * len(arrays) * self._side**2 * 3 * self._dtype.itemsize <= self._cache.limit // 2:
+            keys = [TileKey(pyramid, array, tile) for tile in image.grid.covering(box) for array in arrays]
             self._cache.get(self._tiles, keys)
 
     def close(self) -> None:

@@ -54,7 +54,8 @@ class WeightsEntry:
     lambdas : tuple of two floats
         Lowest and highest rate-distortion weight the network was trained for.
     status : str
-        ``preview`` (may be withdrawn), ``stable``, ``archived`` (reads old scenes only) or ``local`` (in no manifest).
+        ``preview`` (may be superseded), ``stable``, ``archived`` (superseded; kept so that old scenes can be read) or
+        ``local`` (in no manifest).
     licence, data, recipe, commit, notes : str
         Provenance, for people.
     """
@@ -209,8 +210,8 @@ def find(name: str | os.PathLike[str] | None = None) -> tuple[WeightsEntry, Path
 
 
 def _find_file(path: Path) -> tuple[WeightsEntry, Path]:
-    if not path.is_file():
-        raise WeightsNotFoundError(f"no weights file {path}")
+    if not os.path.isfile(path):  # where `Path` raises, as for a folder that may not be looked into, it says no
+        raise WeightsNotFoundError(f"no weights file {path}, or it may not be read")
     for entry in _read_manifest(path.parent)[1]:
         if entry.file == path.name:
             return entry, path
@@ -232,9 +233,9 @@ def _not_found(what: str) -> WeightsNotFoundError:
 def _read_manifest(folder: Path) -> tuple[str | None, list[WeightsEntry]]:
     """Default tag and entries of a folder; (None, []) when it has no manifest."""
     path = folder / MANIFEST
-    if not path.is_file():
-        return None, []
     try:
+        if not path.is_file():
+            return None, []
         if path.stat().st_size > _MAX_JSON:
             raise ValueError(f"larger than {_MAX_JSON} bytes")
         found = require_keys(loads(path.read_bytes()), {"format", "default", "entries"}, what="manifest")

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -22,13 +22,17 @@ from . import xarray_accessor  # noqa: F401 - gives xarray objects their ``.ltch
 from ._documents import axis_attributes, coordinates, grid_mapping
 from ._recognise import is_scene
 from .container import ContainerReader, SceneMeta
-from .location import is_object_url
 from .masks import representable
+from .tiles import TileGrid
 from .types import PixelBox, TileIndex
+
+if TYPE_CHECKING:
+    from .scene_decoder import SceneDecoder
 
 __all__ = ["SceneArray", "SceneBackend"]
 
 VARIABLE, MASK, REFERENCE = "band_data", "mask", "spatial_ref"
+_MOST_COORDINATES = 1 << 23  # a scene may claim sides of 2**31 pixels, and xarray keeps those of an index in memory
 
 
 class SceneBackend(BackendEntrypoint):
@@ -71,7 +75,7 @@ class SceneBackend(BackendEntrypoint):
         True where there is data. Coordinates: ``band`` (from 1), ``band_name`` and ``colorinterp`` along it where the
         scene knows them, ``y`` and ``x`` (pixel centres, where the transform has no rotation), and ``spatial_ref``
         (``crs_wkt`` and ``GeoTransform``, as rioxarray reads them). With ``chunks={}`` the chunks are the scene's
-        shards.
+        shards. With a side of more than 2**23 pixels there are no ``y`` and ``x``.
 
         Raises
         ------
@@ -110,8 +114,6 @@ class SceneBackend(BackendEntrypoint):
             return False
         path = os.fspath(filename_or_obj)
         suffix = PurePath(path).suffix.lower()
-        if "://" in path:
-            return suffix == ".ltchm" and is_object_url(path)
         return suffix == ".ltchm" or (suffix in (".zarr", ".zip") and is_scene(path))
 
 
@@ -130,6 +132,7 @@ class SceneArray(BackendArray):
 
     def __init__(self, reader: ContainerReader, level: int, device: str, plane: str | None = None):
         self._reader, self._level, self._device, self._plane = reader, level, device, plane
+        self._grid = reader.grids[level].for_reading
         bands = len(reader.meta.bands) if plane is None else 1
         self.shape = (bands, *reader.meta.pyramid_shape(level))
         self.dtype = np.dtype(reader.meta.dtype) if plane is None else np.dtype(bool)
@@ -142,70 +145,80 @@ class SceneArray(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._block)
 
     def _numbers(self, key: Sequence[Any]) -> list[NDArray[np.intp]]:
-        return [np.arange(size)[part] for part, size in zip(key, self.shape, strict=True)]
+        return [_positions(part, size) for part, size in zip(key, self.shape, strict=True)]
 
     def _block(self, key: tuple[Any, ...]) -> NDArray[Any]:
         """Whole numbers, slices and lists, each along its own axis."""
         chosen = self._numbers(key)
         bands, ys, xs = (np.atleast_1d(numbers) for numbers in chosen)
-        out = np.empty((len(bands), len(ys), len(xs)), self.dtype)
-        side = self._reader.meta.tile
-        for rows in _runs(ys, side):
-            for columns in _runs(xs, side):
+        out, decoder = np.empty((len(bands), len(ys), len(xs)), self.dtype), self._decoder()
+        for rows in _runs(ys, self._grid):
+            for columns in _runs(xs, self._grid):
                 box = _around(ys[rows], xs[columns])
-                pixels = self._read(box, bands.tolist())
+                pixels = self._read(decoder, box, bands.tolist())
                 out[:, rows[:, None], columns] = pixels[:, (ys[rows] - box.y0)[:, None], xs[columns] - box.x0]
         return out[tuple(slice(None) if numbers.ndim else 0 for numbers in chosen)]
 
     def _points(self, bands: NDArray[np.intp], ys: NDArray[np.intp], xs: NDArray[np.intp]) -> NDArray[Any]:
         """One pixel for each element of three arrays of one shape."""
-        from .tile_cache import rectangles
+        out, (wanted, chosen) = np.empty(bands.size, self.dtype), np.unique(bands, return_inverse=True)
+        decoder, chosen, ys, xs = self._decoder(), chosen.ravel(), ys.ravel(), xs.ravel()
+        for points in _groups(ys, xs, self._grid):
+            box = _around(ys[points], xs[points])
+            pixels = self._read(decoder, box, wanted.tolist())
+            out[points] = pixels[chosen[points], ys[points] - box.y0, xs[points] - box.x0]
+        return out.reshape(bands.shape)
 
-        out, side = np.empty(bands.shape, self.dtype), self._reader.meta.tile
-        wanted = np.unique(bands)
-        tiles = np.unique(np.stack([ys.ravel() // side, xs.ravel() // side]), axis=1)
-        for rectangle in rectangles([TileIndex(iy, ix) for iy, ix in tiles.T.tolist()]):
-            (top, left), (bottom, right) = rectangle[0], rectangle[-1]
-            inside = (ys // side >= top) & (ys // side <= bottom) & (xs // side >= left) & (xs // side <= right)
-            box = _around(ys[inside], xs[inside])
-            pixels = self._read(box, wanted.tolist())
-            out[inside] = pixels[np.searchsorted(wanted, bands[inside]), ys[inside] - box.y0, xs[inside] - box.x0]
-        return out
-
-    def _read(self, box: PixelBox, bands: list[int]) -> NDArray[Any]:
+    def _decoder(self) -> SceneDecoder:
         from .scene_decoder import SceneDecoder
 
-        decoder, meta = SceneDecoder(self._reader, self._device), self._reader.meta
-        out = np.empty((len(bands), box.height, box.width), self.dtype)
-        grid = meta.grid.for_reading
-        for part in _pieces(box, grid.tile * grid.shard):
-            if self._plane is None:
-                pixels = decoder.read(part, bands, self._level)
-            else:
-                pixels = decoder.read_plane(self._plane, part, self._level)[None]
-            out[(slice(None), *part.relative_to(box).slices)] = pixels
-        return out
+        return SceneDecoder(self._reader, self._device)  # not kept: this object has to travel between processes
+
+    def _read(self, decoder: SceneDecoder, box: PixelBox, bands: list[int]) -> NDArray[Any]:
+        """Pixels of a box inside one shard: what is held at once must not grow with what is asked for."""
+        if self._plane is None:
+            return decoder.read(box, bands, self._level)
+        return decoder.read_plane(self._plane, box, self._level)[None]
 
 
-def _runs(numbers: NDArray[np.intp], side: int) -> list[NDArray[np.intp]]:
-    """Positions of the numbers, put together where their tiles are the same or neighbours."""
+def _positions(part: Any, size: int) -> NDArray[np.intp]:
+    """``np.arange(size)[part]`` without that list, which a scene may claim to be of any length."""
+    if isinstance(part, slice):
+        return np.arange(*part.indices(size))
+    numbers = np.asarray(part, np.intp)
+    if numbers.size and not -size <= numbers.min() <= numbers.max() < size:
+        raise IndexError(f"{numbers.min()} to {numbers.max()} are not all among {size} pixels")
+    return np.where(numbers < 0, numbers + size, numbers)
+
+
+def _runs(numbers: NDArray[np.intp], grid: TileGrid) -> list[NDArray[np.intp]]:
+    """Positions of the numbers, put together where their tiles are the same or neighbours in one shard."""
     if not numbers.size:
         return []
     order = np.argsort(numbers, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(numbers[order] // side) > 1) + 1)
+    tiles = numbers[order] // grid.tile
+    apart = (np.diff(tiles) > 1) | (np.diff(tiles // grid.shard) > 0)
+    return np.split(order, np.flatnonzero(apart) + 1)
+
+
+def _groups(ys: NDArray[np.intp], xs: NDArray[np.intp], grid: TileGrid) -> Iterator[NDArray[np.intp]]:
+    """Positions of points, put together where their tiles make a full rectangle in one shard."""
+    from .tile_cache import rectangles
+
+    side = grid.tile * grid.shard
+    order = np.lexsort((xs // side, ys // side))
+    apart = (np.diff(ys[order] // side) != 0) | (np.diff(xs[order] // side) != 0)
+    for points in np.split(order, np.flatnonzero(apart) + 1):
+        rows, columns = ys[points] // grid.tile, xs[points] // grid.tile
+        tiles = np.unique(np.stack([rows, columns]), axis=1).T.tolist()
+        for rectangle in rectangles([TileIndex(iy, ix) for iy, ix in tiles]):
+            (top, left), (bottom, right) = rectangle[0], rectangle[-1]
+            yield points[(rows >= top) & (rows <= bottom) & (columns >= left) & (columns <= right)]
 
 
 def _around(ys: NDArray[np.intp], xs: NDArray[np.intp]) -> PixelBox:
     y0, x0 = int(ys.min()), int(xs.min())
     return PixelBox(y0, x0, int(ys.max()) + 1 - y0, int(xs.max()) + 1 - x0)
-
-
-def _pieces(box: PixelBox, side: int) -> Iterator[PixelBox]:
-    """The box cut along the shards: what decoding takes in memory must not grow with what is read at once."""
-    for y0 in range(box.y0 // side * side, box.y1, side):
-        for x0 in range(box.x0 // side * side, box.x1, side):
-            if (piece := PixelBox(y0, x0, side, side).intersection(box)) is not None:
-                yield piece
 
 
 # --- the dataset around the pixels -----------------------------------------------------------------------------------
@@ -226,7 +239,8 @@ def _dataset(reader: ContainerReader, level: int, device: str) -> xr.Dataset:
         variables[MASK] = mask.isel(band=0)
     axes = axis_attributes(georef)
     found: dict[str, Any] = {"band": np.arange(1, len(meta.bands) + 1), **_band_coordinates(meta)}
-    found |= {name: (name, values, axes[name]) for name, values in coordinates(meta, level).items()}
+    if max(meta.pyramid_shape(level)) <= _MOST_COORDINATES:
+        found |= {name: (name, values, axes[name]) for name, values in coordinates(meta, level).items()}
     found[REFERENCE] = ((), 0, grid_mapping(georef))
     return xr.Dataset(variables, found, dict(georef.tags.get("", {})))
 

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from zarr.abc.codec import ArrayBytesCodec
 from zarr.core.common import parse_named_configuration
 
-from ._json import decode_number, encode_number, require_integer, require_keys
+from ._json import decode_number, encode_number, is_sha256, require_integer, require_keys
 from ._microbatch import MicroBatcher
 from .errors import CorruptContainerError, UsageError
 from .radiometry import BandMapping
-from .scene_meta import check_version
+from .scene_meta import GROUP_BANDS, check_version
 
 if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
@@ -77,9 +77,12 @@ class LtchmCodec(ArrayBytesCodec):
             found = require_keys(found, _KEYS | ({"halo"} if version else set()), what="configuration")
             if (halo := require_integer(found.get("halo", 0), "halo")) not in (0, 1):
                 raise ValueError(f"halo {halo} is neither 0 nor 1")
-            if not isinstance(found["weights"], str | None):
-                raise ValueError("weights are not named by a hash")
+            # By hash alone: a store must not choose which file is opened here.
+            if found["weights"] is not None and not is_sha256(found["weights"]):
+                raise ValueError("weights are not named by a SHA-256")
             mapping = tuple(_numbers(numbers, "mapping", 4) for numbers in found["mapping"])
+            if not 1 <= len(mapping) <= GROUP_BANDS:
+                raise ValueError(f"{len(mapping)} bands are outside 1..{GROUP_BANDS}")
             for numbers in mapping:
                 BandMapping(*map(float, numbers))  # type: ignore[arg-type]  # refuses what is no mapping, None included
             fill, nodata = (_numbers(found[key], key, len(mapping)) for key in ("fill", "nodata"))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from scenes import ALPHA, MASK, META, SHAPE, SHARDS
+from scenes import ALPHA, MASK, META, SHAPE, SHARDS, put_plane
 
 from ltchm_geo.bitstream import TileMode, TilePayload
 from ltchm_geo.container import ContainerWriter, SceneMeta
@@ -46,8 +46,7 @@ def write_decodable(path: Path, broken: tuple[str, TileIndex] | None = None, met
                 if broken is not None and broken[0] == group.name and grid.shard_of(broken[1]) == shard:
                     chunks[grid.slot(broken[1])] = BROKEN
                 writer.put_shard(group.name, shard, chunks)
-            rows, columns = grid.shard_box(shard).slices
-            writer.put_plane_shard("alpha", shard, ALPHA[rows, columns])
-            writer.put_plane_shard("mask", shard, MASK[rows, columns])
+            put_plane(writer, "alpha", shard, ALPHA)
+            put_plane(writer, "mask", shard, MASK)
         writer.finish()
     return path

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ltchm_geo.bitstream import TileMode, TilePayload
 from ltchm_geo.container import BandGroup, ContainerWriter, SceneMeta
 from ltchm_geo.georef import BandInfo, Georef
 from ltchm_geo.radiometry import UINT8_MAPPING
+from ltchm_geo.scene_writer import plane_chunks
 from ltchm_geo.types import Shape2d, TileIndex
 
 SHAPE = Shape2d(150, 220)  # 3 x 4 tiles of 64, 2 x 2 shards of 2 x 2 tiles
@@ -46,9 +49,15 @@ def put_all(writer: ContainerWriter, shards: list[TileIndex] = SHARDS) -> None:
         for group in ("g0", "g1"):
             tiles = grid.tiles_in_shard(shard)
             writer.put_shard(group, shard, {grid.slot(tile): payload(group, tile) for tile in tiles})
-        rows, columns = grid.shard_box(shard).slices
-        writer.put_plane_shard("alpha", shard, ALPHA[rows, columns])
-        writer.put_plane_shard("mask", shard, MASK[rows, columns])
+        put_plane(writer, "alpha", shard, ALPHA)
+        put_plane(writer, "mask", shard, MASK)
+
+
+def put_plane(writer: ContainerWriter, plane: str, shard: TileIndex, pixels: NDArray[Any], pyramid: int = 0) -> None:
+    """Store a shard of ``alpha`` or ``mask``; `pixels` are those of the whole level."""
+    grid = writer.meta.pyramid_grid(pyramid)
+    rows, columns = grid.shard_box(shard).slices
+    writer.put_shard(plane, shard, plane_chunks(grid, shard, pixels[rows, columns]), pyramid)
 
 
 def write(path: Path, overwrite: bool = False, meta: SceneMeta = META) -> Path:

@@ -22,14 +22,16 @@ from typing import Any
 import pytest
 from rasters import smooth, write_tif
 
-from ltchm_geo import compress_raster, verify
+from ltchm_geo import compress_raster, info, verify
 from ltchm_geo.archive import ArchiveEvent, ArchiveReport, compress_many, plan_many, work
 from ltchm_geo.archive import run as archive_run
+from ltchm_geo.archive.journal import Journal
 from ltchm_geo.errors import (
     ArchiveError,
     ClusterError,
     DestinationBusyError,
     DestinationError,
+    DestinationExistsError,
     SourceReadError,
     UsageError,
     VerificationError,
@@ -180,6 +182,46 @@ def test_other_source_for_a_result(images: Path, out: Path) -> None:
     assert run(other, out, restart=True).made == 3
 
 
+@pytest.mark.parametrize("reason", ["restart", "size", "check"])
+def test_what_is_to_be_made_anew_is_not_taken_for_finished(reason: str, images: Path, out: Path) -> None:
+    """Of a scene that was interrupted once, what lies there may be the work of a process that died; not this."""
+    run(images, out, include=["a.tif"])
+    interrupt(out, state="done")
+    sound = (out / "a.ltchm").read_bytes()
+    settings, options = SETTINGS, {}
+    if reason == "restart":
+        settings, options = replace(SETTINGS, quality=20), {"restart": True}
+    elif reason == "size":
+        compress_raster(images / "a.tif", out / "a.ltchm", quality=20, tile_size=128, shard_tiles=1, overwrite=True)
+    else:
+        (out / "a.ltchm").write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+        options = {"check": True}
+    report = run(images, out, settings, include=["a.tif"], **options)
+    assert (states(report), report.made) == ({"a.ltchm": "done"}, 1)
+    assert info(out / "a.ltchm").meta.level == settings.level
+    assert ((out / "a.ltchm").read_bytes() == sound) == (reason != "restart")
+
+
+def interrupt(out: Path, **changes: Any) -> None:
+    """Let the journal remember that a process died over the first scene."""
+    with Journal(out / "journal.sqlite", str(out)) as book:
+        book.put([replace(book.scenes()[0], interruptions=1, **changes)])
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.csv", "collection.json", "sub/c.stac.json"])
+def test_documents_that_are_not_ours_stay(name: str, images: Path, out: Path) -> None:
+    (out / "sub").mkdir(parents=True)
+    (out / name).write_text('{"type": "Collection", "properties": {}}')
+    for attempt in (run, lambda *args, **options: plan_many([args[0]], args[1], SETTINGS, **options)):
+        with pytest.raises(DestinationExistsError, match="no archive wrote it: move it"):
+            attempt(images, out, stac=True)
+    assert sorted(p.name for p in out.rglob("*") if p.is_file()) == [Path(name).name]
+    if "manifest" not in name:
+        assert run(images, out).ok  # without STAC it is in nobody's way
+    assert run(images, out, replace(SETTINGS, overwrite=True), stac=True).ok
+    assert run(images, out, stac=True).ok  # now they are ours
+
+
 def test_what_is_not_ours_stays(images: Path, out: Path) -> None:
     out.mkdir()
     (out / "a.ltchm").write_bytes(b"precious")
@@ -263,6 +305,37 @@ def test_no_retries_for_what_will_not_pass(images: Path, out: Path, failing: Cal
     with (out / "manifest.csv").open(newline="") as file:
         row = list(csv.DictReader(file))[1]
     assert (row["state"], row["error"], row["bytes"], row["sha256"]) == ("failed", "ZeroDivisionError: a bug", "", "")
+
+
+def test_what_cannot_be_measured_is_made_again(images: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, calls = work.measure_scene, []
+
+    def measure(source: Any, path: Path, *args: Any) -> Any:
+        calls.append(path.name)
+        if len(calls) == 1:
+            raise SourceReadError("cannot read rows")
+        return original(source, path, *args)
+
+    monkeypatch.setattr(work, "measure_scene", measure)
+    report = run(images, out, replace(SETTINGS, measure=True), include=["a.tif"])
+    assert (states(report), report.scenes[0].attempts) == ({"a.ltchm": "done"}, 2)
+    assert report.scenes[0].psnr is not None
+
+
+def test_fail_fast_lets_scenes_in_work_end(images: Path, out: Path, failing: Callable[..., list[str]]) -> None:
+    failing("a.ltchm", lambda: ZeroDivisionError("a bug"), 1)
+    both, failed = threading.Barrier(2), threading.Event()
+
+    def wait(event: ArchiveEvent) -> None:
+        if event.kind == "begin" and event.scene.result != "sub/c.ltchm":
+            both.wait(30)
+        if event.kind == "end" and event.scene.result == "a.ltchm":
+            failed.set()
+        if event.kind == "tiles" and event.done == 1:
+            assert failed.wait(30)
+
+    report = run(images, out, fail_fast=True, scenes=2, on_event=wait)
+    assert states(report) == {"a.ltchm": "failed", "b.ltchm": "done", "sub/c.ltchm": "waiting"}
 
 
 def test_fail_fast(images: Path, out: Path, failing: Callable[..., list[str]]) -> None:
@@ -510,6 +583,22 @@ def test_dry_run(images: Path, out: Path, tmp_path: Path) -> None:
     assert [scene.reason for scene in plan.scenes if scene.action == "refuse"] == [
         "exists, and is none of this archive: --overwrite replaces it"
     ]
+
+
+def test_dry_run_refuses_what_the_run_would(images: Path, out: Path) -> None:
+    settings = replace(SETTINGS, max_error=(4.0, 4.0, 4.0))
+    plan = plan_many([images], out, settings)
+    assert [(scene.result, scene.action) for scene in plan.scenes] == [
+        ("a.ltchm", "refuse"),
+        ("b.ltchm", "make"),
+        ("sub/c.ltchm", "refuse"),
+    ]
+    assert plan.scenes[0].reason == "max_error has 3 numbers for 1 bands: give one, or one per band"
+    report = run(images, out, settings)
+    assert [(scene.state, scene.error) for scene in report.failed] == [("failed", plan.scenes[0].reason)] * 2
+    (out / "sub" / "c.ltchm").write_bytes(b"precious")
+    run(images, out, settings, retry_failed=True)  # notes what lies there
+    assert plan_many([images], out, settings, retry_failed=True).counts == {"keep": 1, "refuse": 2}
 
 
 def test_nothing_begins_when_names_collide(images: Path, out: Path) -> None:

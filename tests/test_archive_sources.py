@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
-from ltchm_geo.archive.sources import arrange, find_sources
+from ltchm_geo.archive.sources import _below, arrange, find_sources
 from ltchm_geo.errors import UsageError
 
 
@@ -70,8 +70,16 @@ def test_base(folder: Path) -> None:
     assert places([folder / "sub" / "c.jp2"], base=folder) == ["sub/c.jp2"]
     assert places([folder / "sub"], base=str(folder.parent) + "/") == ["in/sub/c.jp2", "in/sub/deep/d.tif"]
     assert places(["s3://b/x/y.tif"], base="s3://b") == ["x/y.tif"]
+    for base in (folder / "sub", folder / "a.tif", str(folder)[:-1]):
+        with pytest.raises(UsageError, match="not below the base"):
+            find_sources([folder / "a.tif"], base=base)
+
+
+def test_base_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ltchm_geo.archive.sources.Path", PureWindowsPath)
+    assert _below(r"C:\Data\2023\a.tif", r"c:\data").as_posix() == "2023/a.tif"
     with pytest.raises(UsageError, match="not below the base"):
-        find_sources([folder / "a.tif"], base=folder / "sub")
+        _below(r"C:\Data2\a.tif", r"C:\Data")
 
 
 def test_results(folder: Path) -> None:

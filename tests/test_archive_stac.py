@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from pystac.extensions.file import FileExtension
 from pystac.extensions.projection import ProjectionExtension
 from rasters import DATA, smooth, write_tif
 
-from ltchm_geo.archive import compress_many
+from ltchm_geo.archive import compress_many, run
+from ltchm_geo.archive.stac import write_item
+from ltchm_geo.archive.target import Target
+from ltchm_geo.cli.main import main
 from ltchm_geo.settings import CompressSettings
 
 SETTINGS = CompressSettings(tile_size=128, workers=1)
@@ -90,13 +94,67 @@ def _check_item(item: pystac.Item, scene: Any, out: Path, folders: bool) -> None
     assert item.properties["ltchm:sha256"] == scene.sha256
 
 
+def test_a_coordinate_system_of_its_own(tmp_path: Path) -> None:
+    """Nothing leads from it to longitude and latitude."""
+    (tmp_path / "images").mkdir()
+    site = rasterio.crs.CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
+    write_tif(tmp_path / "images" / "a.tif", smooth(1, 50, 60), crs=site)
+    report = compress_many([tmp_path / "images"], tmp_path / "out", SETTINGS, stac=True)
+    assert report.ok
+    item = json.loads((tmp_path / "out" / "a.stac.json").read_text())
+    assert (item["geometry"], "bbox" in item, item["properties"]["proj:code"]) == (None, False, None)
+    assert "site" in item["properties"]["proj:wkt2"]
+
+
+def test_a_scene_that_cannot_be_described_stops_nothing(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, original = tmp_path / "out", run.write_item
+
+    def write(target: Any, scene: Any) -> None:
+        if scene.result == "nowhere.ltchm":
+            raise ZeroDivisionError("a bug")
+        original(target, scene)
+
+    arguments = ["archive", str(sources), str(out), "--tile-size", "128", "--stac", "--quiet"]
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "write_item", write)
+        assert main(arguments) == 1
+    assert "nowhere.ltchm: no STAC Item: ZeroDivisionError: a bug" in capsys.readouterr().err
+    assert json.loads((out / "manifest.json").read_text())["counts"] == {"done": 4}
+    links = [link["href"] for link in json.loads((out / "collection.json").read_text())["links"]]
+    assert sorted(links) == [
+        *("./coast_rotated_u8_nodata0.stac.json", "./collection.json", "./sub/dated.stac.json"),
+        "./tokyo_l8_u16.stac.json",
+    ]
+    assert main(arguments) == 0
+    assert (out / "nowhere.stac.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "href"),
+    [
+        ("/vsis3/bucket/a.tif", "/vsis3/bucket/a.tif"),
+        ("s3://bucket/a.tif", "s3://bucket/a.tif"),
+        ('NETCDF:"a.nc":b', 'NETCDF:"a.nc":b'),
+    ],
+)
+def test_links_to_sources_that_are_no_files(source: str, href: str, sources: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (scene,) = compress_many([sources / SCENES[0]], out, SETTINGS).scenes
+    write_item(Target.of(out), replace(scene, source=source))
+    links = json.loads((out / "tokyo_l8_u16.stac.json").read_text())["links"]
+    assert [link["href"] for link in links] == [*["./collection.json"] * 3, href]
+
+
 def test_missing_items_are_made_up(sources: Path, tmp_path: Path) -> None:
     out, options = tmp_path / "out", {"stac": True, "include": ["*.tif"], "exclude": ["nowhere.tif"]}
     compress_many([sources], out, SETTINGS, **options)
     before = {p: p.read_bytes() for p in out.rglob("*.json") if p.name != "manifest.json"}
     item = out / "sub" / "dated.stac.json"
     item.unlink()
-    (out / "tokyo_l8_u16.stac.json").write_text("{")
+    outdated = out / "tokyo_l8_u16.stac.json"
+    outdated.write_text(outdated.read_text().replace('"ltchm:sha256": "', '"ltchm:sha256": "0'))
     compress_many([sources], out, SETTINGS, **options)
     assert {p: p.read_bytes() for p in before} == before
     write_tif(sources / "sub" / "dated.tif", smooth(2, 90, 110, "float32", low=3))

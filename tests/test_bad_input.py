@@ -206,7 +206,7 @@ def test_damaged_weights(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         compress_raster(TOKYO, tmp_path / "a.ltchm")
 
 
-@pytest.mark.parametrize("device", ["tpu-9", "cuda:99"])
+@pytest.mark.parametrize("device", ["tpu-9", "cuda:99", "mps", "meta"])
 def test_missing_device(device: str, tiny: Path, tmp_path: Path) -> None:
     with refused(DeviceError, "device", tmp_path):
         compress_raster(TOKYO, tmp_path / "a.ltchm", device=device)

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from scenes import write
 
 import ltchm_geo
+from ltchm_geo._json import jsonable
 from ltchm_geo.cli import options, text
 from ltchm_geo.cli.main import Commands, cli, main
 from ltchm_geo.errors import CorruptTileError, DestinationExistsError, UnsupportedRasterError
@@ -329,6 +330,7 @@ def test_errors_of_the_library(error: Exception, code: int, fake: Fake, capsys: 
     [
         (["frobnicate"], "No such command 'frobnicate'. See: ltchm --help"),
         (["info"], "Missing argument 'SRC'. See: ltchm info --help"),
+        (["bench"], "Missing command. See: ltchm bench --help"),
         (["compress", "a.tif", "--quality", "0"], "0 is not in the range 1<=x<=100"),
         (["compress", "a.tif", "--quality", "3", "--lambda", "200"], "give one of them"),
         (["decompress", "a.ltchm", "--bands", "0,1"], "the first band is 1"),
@@ -462,7 +464,7 @@ def test_crs_names(wkt: str | None, name: str | None) -> None:
 
 
 def test_jsonable_makes_strict_json() -> None:
-    found = options.jsonable({"a": [float("nan"), -float("inf"), 1.5], "p": Path("x"), "t": (1, None)})
+    found = jsonable({"a": [float("nan"), -float("inf"), 1.5], "p": Path("x"), "t": (1, None)})
     assert json.loads(json.dumps(found, allow_nan=False)) == {"a": ["NaN", "-Infinity", 1.5], "p": "x", "t": [1, None]}
 
 

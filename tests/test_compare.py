@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,12 @@ from scenes import MASK
 from ltchm_geo import compare
 from ltchm_geo.compare import Comparison, compare_rasters
 from ltchm_geo.errors import SourceError
+from ltchm_geo.georef import BandInfo, Georef
 from ltchm_geo.georef_rasterio import quiet_open
 from ltchm_geo.geotiff import create_geotiff
+from ltchm_geo.metadata_compare import metadata_differences
 from ltchm_geo.metrics import psnr, spectral_angle
-from ltchm_geo.types import PixelBox
+from ltchm_geo.types import PixelBox, Shape2d
 
 DATA = Path(__file__).parent / "data"
 PIXELS = (np.arange(3 * 40 * 50) * 7 % 200 + 20).astype(np.uint8).reshape(3, 40, 50)
@@ -144,6 +148,44 @@ def test_differences_of_what_is_set_afterwards(tmp_path: Path) -> None:
         ("band 2 scale", "1.0", "0.1"),
         ("band 3 offset", "0.0", "-273.15"),
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"nodata": 2**62 + 1}, "band 1 nodata"),
+        ({"colors": ((1, 2, 3, 255),)}, "band 1 palette"),
+        ({"categories": ("sea", "land")}, "band 1 categories"),
+    ],
+)
+def test_what_integers_stand_for(change: dict[str, Any], field: str) -> None:
+    def raster(band: BandInfo) -> Any:
+        return SimpleNamespace(
+            shape=Shape2d(2, 3), dtype=np.dtype("int64"), bands=(band,), georef=Georef(), mask_kind="none"
+        )
+
+    band = BandInfo("int64", nodata=2**62, colors=((1, 2, 3, 254),), categories=("sea",))
+    assert metadata_differences(raster(band), raster(band)) == ()
+    found = metadata_differences(raster(band), raster(replace(band, **change)))
+    assert [difference.field for difference in found] == [field]
+
+
+def test_whole_numbers_beyond_53_bits(tmp_path: Path) -> None:
+    reference = PIXELS[:1].astype(np.int64) + 2**53
+    test = reference + (np.arange(50) == 7)
+    paths = [make(tmp_path / f"{i}.tif", p, photometric="MINISBLACK") for i, p in enumerate((reference, test))]
+    found = compare_rasters(*paths)
+    assert not found.same_pixels
+    assert found.bands[0].max_error == 1
+    assert found.psnr is not None
+    assert math.isfinite(found.psnr)
+
+
+def test_file_urls(tmp_path: Path) -> None:
+    scene, raster = write_decodable(tmp_path / "a b.ltchm"), make(tmp_path / "c.tif")
+    assert compare_rasters(scene, scene.as_uri()).same_pixels
+    assert compare_rasters(write_decodable(tmp_path / "a.zarr").as_uri(), scene).same_pixels
+    assert compare_rasters(raster.as_uri(), raster).same_pixels
 
 
 def test_control_points_are_told_by_place_not_name(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from decodable import BROKEN, DECODABLE, pixels, write_decodable
-from rasters import CHIAPAS, COAST, DRONE, TOKYO, description, masks_of, opened, pixels_of
+from rasters import CHIAPAS, COAST, DRONE, TOKYO, description, masks_of, opened, pixels_of, same
 
 from ltchm_geo import compress_raster, decompress_raster, scene_decoder
 from ltchm_geo.container import ContainerReader
@@ -19,7 +21,8 @@ from ltchm_geo.errors import (
     UsageError,
     WeightsNotFoundError,
 )
-from ltchm_geo.types import TileIndex
+from ltchm_geo.tiles import TileGrid
+from ltchm_geo.types import PixelBox, TileIndex
 
 SMALL: dict[str, Any] = {"tile_size": 128, "shard_tiles": 1}
 
@@ -97,6 +100,23 @@ def test_only_needed_tiles_are_decoded(scene: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ContainerReader, "tile_payload", noted)
     decompress_raster(scene, window=(70, 70, 10, 10), bands=[5])
     assert seen == [("g1", (1, 1))]
+
+
+def test_tiles_are_listed_shard_by_shard(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scene may claim to have more than there is memory for."""
+    most, original = [0], TileGrid.covering
+
+    def noted(self: TileGrid, box: PixelBox) -> list[TileIndex]:
+        found = original(self, box)
+        most.append(len(found))
+        return found
+
+    monkeypatch.setattr(TileGrid, "covering", noted)
+    seen: list[tuple[int, int]] = []
+    path = decompress_raster(scene, progress=lambda done, total: seen.append((done, total))).path
+    np.testing.assert_array_equal(pixels_of(path), pixels())
+    assert max(most) == DECODABLE.shard**2
+    assert seen[-1] == (12, 12)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +258,24 @@ def test_progress_and_shards_in_work(coast: Path, monkeypatch: pytest.MonkeyPatc
     decompress_raster(coast, workers=2, progress=lambda *step: seen.append(step))
     assert seen == [(n, 9) for n in range(10)]
     assert most <= 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_in_a_forked_child(coast: Path, tmp_path: Path) -> None:
+    """Whatever threads its parent had, it has none of them."""
+    here = decompress_raster(coast, tmp_path / "here.tif", workers=2).path
+
+    def restore() -> None:
+        decompress_raster(coast, tmp_path / "there.tif", workers=2)
+
+    child = multiprocessing.get_context("fork").Process(target=restore)
+    child.start()
+    child.join(60)
+    child.kill()
+    child.join()
+    assert child.exitcode == 0
+    assert same(here, tmp_path / "there.tif")
 
 
 def test_no_scene(tmp_path: Path) -> None:

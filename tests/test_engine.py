@@ -1,7 +1,10 @@
 """Which weights and precision an engine takes, and that a tile's pixels depend on nothing else."""
 
 import json
+import multiprocessing
+import os
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -115,3 +118,21 @@ def test_threads_of_the_pool_flush_denormals():
     other.start()
     other.join()
     assert found[0] > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_decodes(tiny, tiles):
+    """The threads of the parent's pool are not its own."""
+    engine = load_engine(device="cpu")
+    streams = engine.encode(tiles, LEVEL)
+
+    def decode():
+        sys.exit(0 if engine.decode_latents(streams, LEVEL, 128)[1].all() else 1)
+
+    child = multiprocessing.get_context("fork").Process(target=decode)
+    child.start()
+    child.join(60)
+    child.kill()
+    child.join()
+    assert child.exitcode == 0

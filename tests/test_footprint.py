@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,20 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
-from decodable import write_decodable
+from decodable import DECODABLE, write_decodable
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 from rasterio.warp import transform
 from rasters import COAST, CROPS, DRONE, masks_of, opened, pixels_of, smooth, write_tif
 
 from ltchm_geo import compress_raster, footprint, outline
+from ltchm_geo.bitstream import TileMode, TilePayload
 from ltchm_geo.cli.main import main
 from ltchm_geo.container import ContainerReader
 from ltchm_geo.errors import CorruptTileError, UsageError
+from ltchm_geo.georef import Georef
 from ltchm_geo.scene_decoder import SceneDecoder
-from ltchm_geo.types import PixelBox
+from ltchm_geo.types import PixelBox, TileIndex
 
 SMALL: dict[str, Any] = {"tile_size": 128, "shard_tiles": 1}
 
@@ -143,12 +146,35 @@ def test_exact_tiles_count_as_well(tiny: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize(("nodata", "bits"), [(np.nan, 0xFFC00000), (0.0, 0x80000000)])
+def test_holes_have_more_than_one_form(nodata: float, bits: int, tmp_path: Path) -> None:
+    """Exact tiles of one value keep the bits of NaN, and -0.0."""
+    pixels = np.full((1, 128, 256), 7, "float32")
+    pixels.view(np.uint32)[:, :, :128] = bits
+    source = write_tif(tmp_path / "a.tif", pixels, nodata=nodata)
+    path = compress_raster(source, lossless=True, **SMALL).path
+    with ContainerReader(path) as reader:
+        assert TilePayload.unpack(reader.tile_payload("g0", TileIndex(0, 0))).mode == TileMode.CONSTANT
+        found = SceneDecoder(reader).read_valid(PixelBox(0, 0, 128, 256))
+    assert not found[:, :128].any()
+    assert found[:, 128:].all()
+
+
 def test_a_scene_without_place(tmp_path: Path) -> None:
     scene = write_decodable(tmp_path / "a.ltchm")
     with pytest.raises(UsageError, match="no coordinate system"):
         footprint(scene)
     found = shapely.geometry.shape(footprint(scene, crs=None)["geometry"])
     assert found.bounds[0] >= 5e5  # it has a transform
+
+
+def test_a_coordinate_system_of_its_own(tmp_path: Path) -> None:
+    """A building site's, say: nothing leads from it to longitude and latitude."""
+    georef = Georef(crs='LOCAL_CS["site",UNIT["metre",1]]', transform=(1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
+    scene = write_decodable(tmp_path / "a.ltchm", meta=replace(DECODABLE, georef=georef))
+    with pytest.raises(UsageError, match=r"nothing leads from .* to EPSG:4326: ask for its own .*--crs own"):
+        footprint(scene)
+    assert footprint(scene, crs=None)["geometry"] is not None
 
 
 def test_too_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

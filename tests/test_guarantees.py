@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,18 @@ def test_classes_with_their_colours_and_names(classes: Path, tmp_path: Path) -> 
         assert read_bands(after)[0].categories == tuple(f"class {value}" for value in range(5))
     overview = decompress_raster(tmp_path / "scene.ltchm", tmp_path / "small.tif", level=2).path
     assert set(np.unique(pixels_of(overview))) <= set(range(5))
+    assert info(tmp_path / "scene.ltchm").meta.guarantee == Guarantee((0.0,), classes=True)
+
+
+def test_classes_that_have_names_alone(classes: Path, tmp_path: Path) -> None:
+    """No palette: the names say that a mean of pixels means nothing."""
+    source = write_tif(tmp_path / "names.tif", pixels_of(classes))
+    shutil.copy(f"{classes}.aux.xml", f"{source}.aux.xml")
+    there_and_back(source, tmp_path, lossless=True, overviews=(4,))
+    overview = decompress_raster(tmp_path / "scene.ltchm", tmp_path / "small.tif", level=1).path
+    found = pixels_of(overview)[0, :4, :4]
+    blocks = pixels_of(source)[0, :16, :16].reshape(4, 4, 4, 4).swapaxes(1, 2).reshape(4, 4, 16)
+    assert found.tolist() == [[np.bincount(block).argmax() for block in row] for row in blocks]
     assert info(tmp_path / "scene.ltchm").meta.guarantee == Guarantee((0.0,), classes=True)
 
 
@@ -225,6 +238,8 @@ def test_hostile_guarantees(found: Any, tmp_path: Path) -> None:
         {"max_error": -1},
         {"max_error": ()},
         {"max_error": float("nan")},
+        {"max_error": 0, "quality": 30},
+        {"max_error": 0.0, "lossless": True},
         {"target_psnr": 0},
         {"target_ratio": float("inf")},
     ],

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from decodable import DECODABLE, write_decodable
 from scenes import META, write
 
+from ltchm_geo.cli.verify import verify as command
 from ltchm_geo.errors import CorruptContainerError, NotAContainerError, WeightsNotFoundError
 from ltchm_geo.inspection import SceneInfo, info, verify
 from ltchm_geo.types import TileIndex
@@ -88,9 +90,11 @@ def test_damage_is_told_once(array: str, tmp_path: Path) -> None:
 def test_a_missing_shard_is_damage(tmp_path: Path) -> None:
     path = write_decodable(tmp_path / "a.zarr")
     (path / DECODABLE.shard_key("g1", TileIndex(1, 1))).unlink()
-    report = verify(path, deep=True)
-    assert {problem.array for problem in report.problems} == {"g1"}
-    assert {problem.tile for problem in report.problems} == {(2, 2), (2, 3)}
+    for deep in (False, True):
+        (problem,) = verify(path, deep=deep).problems  # not one for each tile
+        assert (problem.key, problem.tile, problem.lost) == ("0/g1/c/0/1/1", None, 2)
+    result = CliRunner().invoke(command, [str(path)])
+    assert (result.exit_code, "damaged, 2 of 48 tiles" in result.output) == (1, True)
 
 
 def test_a_deep_look_needs_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

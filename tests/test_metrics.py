@@ -48,6 +48,29 @@ def test_unsigned_pixels_do_not_wrap() -> None:
     assert (stats.max_abs, stats.mean_error, stats.mse) == (100, -49, 5002)
 
 
+@pytest.mark.parametrize(
+    ("reference", "test", "error"),
+    [
+        (np.int64(2**53), np.int64(2**53 + 1), 1),
+        (np.int64(-(2**63)), np.int64(2**63 - 1), 2**64),
+        (np.uint64(2**64 - 1), np.uint64(2**64 - 2), -1),
+        (np.uint64(2**64 - 1), np.int64(-1), -(2**64)),
+        (np.int8(-1), np.uint64(2**64 - 1), 2**64),
+        (np.int64(2**53 + 1), np.float64(2**53), -1),
+        (np.float64(-(2.0**53)), np.int64(-(2**53) - 1), -1),
+        (np.float64(1e-30), np.int64(0), -1e-30),
+        (np.int64(5), np.float64(math.inf), math.inf),
+    ],
+)
+def test_whole_numbers_of_64_bits_are_told_apart(reference: np.generic, test: np.generic, error: float) -> None:
+    stats = ErrorStats()
+    stats.add(np.array([reference]), np.array([test]))
+    assert (stats.max_abs, stats.mean_error) == (abs(error), error)
+    same = ErrorStats()
+    same.add(np.array([reference]), np.array([reference]))
+    assert same.max_abs == 0
+
+
 @given(images, st.integers(0, 2**32 - 1))
 def test_blocks_add_up(reference: np.ndarray, seed: int) -> None:
     rng = np.random.default_rng(seed)

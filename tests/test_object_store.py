@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import filecmp
 import json
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,7 +21,9 @@ import xarray as xr
 from object_server import BUCKET, ENVIRONMENT, ObjectServer
 
 import ltchm_geo
-from ltchm_geo import _object_client, _object_sink, _object_store
+from ltchm_geo import _object_client, _object_sink, _object_store, checked
+from ltchm_geo.archive import SceneRecord, compress_many, work
+from ltchm_geo.archive.journal import Journal
 from ltchm_geo.cli.main import main
 from ltchm_geo.container import ContainerReader
 from ltchm_geo.errors import (
@@ -28,9 +32,13 @@ from ltchm_geo.errors import (
     DestinationExistsError,
     NotAContainerError,
     ObjectStoreError,
+    SourceError,
     UsageError,
+    VerificationError,
 )
 from ltchm_geo.location import ObjectUrl, locate
+from ltchm_geo.settings import CompressSettings
+from ltchm_geo.types import TileIndex
 
 SMALL: dict[str, Any] = {"tile_size": 128, "shard_tiles": 1, "workers": 1, "overviews": (2,)}
 
@@ -155,6 +163,37 @@ def test_replaced_while_it_is_read(bucket: ObjectServer, monkeypatch: pytest.Mon
         found.pread(2000, 10)
 
 
+def test_a_replaced_folder_is_never_half_one_and_half_the_other(bucket: ObjectServer, source: Path) -> None:
+    url = f"s3://{BUCKET}/a.zarr"
+    ltchm_geo.compress_raster(source, url, **SMALL)
+    with ContainerReader(url) as before, ContainerReader(url) as during, ContainerReader(url) as unchanged:
+        for reader in (before, during, unchanged):
+            reader.tile_payload("g0", TileIndex(0, 0))
+        unchanged.tile_payload("g0", TileIndex(0, 1))
+        manifest = f"/{BUCKET}/a.zarr/ltchm-manifest.json"
+        content = bucket.ask("GET", manifest)
+        bucket.ask("DELETE", manifest)
+        with pytest.raises(ObjectStoreError, match=r"a\.zarr was replaced while it was open"):
+            during.tile_payload("g0", TileIndex(0, 1))
+        bucket.ask("PUT", manifest, content)
+        ltchm_geo.compress_raster(source, url, overwrite=True, quality=90, **SMALL | {"overviews": False})
+        for array, tile, level in (("g0", TileIndex(0, 1), 0), ("g0", TileIndex(0, 0), 1)):  # the latter is gone
+            with pytest.raises(ObjectStoreError, match="was replaced while it was read"):
+                before.tile_payload(array, tile, level)
+
+
+def test_comparing(bucket: ObjectServer, source: Path, tmp_path: Path) -> None:
+    for name in ("a.ltchm", "a.zarr"):
+        local, url = tmp_path / name, f"s3://{BUCKET}/{name}"
+        for place in (local, url):
+            ltchm_geo.compress_raster(source, place, **SMALL)
+        found = ltchm_geo.compare_rasters(local, url)
+        assert found.same_pixels
+        assert found.same_metadata
+    with pytest.raises(SourceError, match=r"other\.zarr"):  # none of ours, and none that GDAL knows
+        ltchm_geo.compare_rasters(local, f"s3://{BUCKET}/other.zarr")
+
+
 # --- destinations ----------------------------------------------------------------------------------------------------
 
 
@@ -255,6 +294,132 @@ def test_uploads_in_parts(bucket: ObjectServer, tmp_path: Path, monkeypatch: pyt
     assert bucket.uploads() == 0
 
 
+# --- scenes that have to be looked at --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.ltchm", "a.zarr"])
+def test_a_target_is_hit_before_anything_is_stored(name: str, bucket: ObjectServer, source: Path) -> None:
+    url = f"s3://{BUCKET}/{name}"
+    wanted = ltchm_geo.compress_raster(source, url, quality=60, **SMALL).ratio
+    with pytest.raises(DestinationExistsError):
+        ltchm_geo.compress_raster(source, url, target_ratio=wanted, **SMALL)
+    bucket.requests.clear()
+    result = ltchm_geo.compress_raster(source, url, target_ratio=wanted, verify=True, overwrite=True, **SMALL)
+    assert (str(result.path), result.bytes) == (url, ltchm_geo.info(url).bytes)
+    assert result.ratio == pytest.approx(wanted, rel=0.02)
+    assert bucket.requests["PUT"] == len(bucket.listed())  # each object once, however many passes it took
+
+
+@pytest.mark.parametrize("name", ["a.ltchm", "a.zarr"])
+def test_a_target_that_cannot_be_hit_leaves_what_was_there(name: str, bucket: ObjectServer, source: Path) -> None:
+    url = f"s3://{BUCKET}/{name}"
+    with pytest.raises(UsageError, match="cannot be reached"):
+        ltchm_geo.compress_raster(source, url, target_bpp=1e-4, **SMALL)
+    assert bucket.listed() == []
+    first = ltchm_geo.compress_raster(source, url, **SMALL)
+    bucket.requests.clear()
+    with pytest.raises(UsageError, match="cannot be reached"):
+        ltchm_geo.compress_raster(source, url, target_bpp=1e-4, overwrite=True, **SMALL)
+    assert (bucket.requests["PUT"], ltchm_geo.info(url).bytes) == (0, first.bytes)
+
+
+@pytest.mark.parametrize("name", ["a.ltchm", "a.zarr"])
+def test_what_fails_verification_is_removed(
+    name: str, bucket: ObjectServer, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        assert bucket.listed()
+        raise VerificationError("does not read back")
+
+    monkeypatch.setattr(checked, "verify_scene", fail)
+    with pytest.raises(VerificationError):
+        ltchm_geo.compress_raster(source, f"s3://{BUCKET}/{name}", verify=True, **SMALL)
+    assert bucket.listed() == []
+
+
+# --- archives --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[False, True], ids=["file", "folder"])
+def archive(request: Any, bucket: ObjectServer, source: Path, tmp_path: Path) -> Callable[..., SceneRecord]:
+    """Make an archive of one scene in the store, or go on with it."""
+
+    def make(**options: Any) -> SceneRecord:
+        settings = CompressSettings(tile_size=128, shard_tiles=1, workers=1, **options.pop("settings", {}))
+        folders, journal = {"folders": request.param}, {"journal": tmp_path / "journal.sqlite"}
+        chosen = {**folders, **journal, "retry_wait": 0.0, **options}
+        (scene,) = compress_many([source], f"s3://{BUCKET}/archive", settings, **chosen).scenes
+        return scene
+
+    return make
+
+
+def touch(source: Path) -> None:
+    """Change it, as far as anybody can tell."""
+    os.utime(source, (1, source.stat().st_mtime + 1))
+
+
+def level_of(scene: SceneRecord) -> int:
+    return ltchm_geo.info(f"s3://{BUCKET}/archive/{scene.result}").meta.level
+
+
+def test_an_archive_replaces_its_own_results(archive: Callable[..., SceneRecord], source: Path) -> None:
+    first = archive()
+    again = archive(settings={"quality": 20}, restart=True)
+    assert (first.state, again.state, again.attempts) == ("done", "done", 2)
+    assert level_of(again) == CompressSettings(quality=20).level
+    touch(source)
+    assert archive(settings={"quality": 20}).attempts == 3
+
+
+def test_an_archive_leaves_other_objects(archive: Callable[..., SceneRecord], bucket: ObjectServer) -> None:
+    theirs = ["archive/a.ltchm", "archive/a.zarr/zarr.json"]
+    for key in theirs:
+        bucket.ask("PUT", f"/{BUCKET}/{key}", b"precious")
+    for _ in range(2):
+        assert archive().state == "skipped"
+        assert bucket.listed() == theirs
+        assert {bucket.ask("GET", f"/{BUCKET}/{key}") for key in theirs} == {b"precious"}
+
+
+@pytest.mark.parametrize("problem", ["verification", "changed"])
+def test_an_archive_removes_what_is_no_good(
+    problem: str,
+    archive: Callable[..., SceneRecord],
+    bucket: ObjectServer,
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original, seen = work.verify_scene, []
+
+    def verify(*args: Any) -> None:
+        seen.append(bucket.listed())
+        if problem == "changed":
+            touch(source)
+        elif len(seen) == 1:
+            raise VerificationError("does not read back")
+        original(*args)
+
+    monkeypatch.setattr(work, "verify_scene", verify)
+    scene = archive(settings={"verify": True}, retries=1)
+    assert (scene.state, scene.attempts) == ("failed" if problem == "changed" else "done", 2)
+    assert len(seen) == 2
+    assert bool(bucket.listed()) == (scene.state == "done")
+
+
+def test_an_archive_knows_what_a_killed_run_left(
+    archive: Callable[..., SceneRecord], bucket: ObjectServer, tmp_path: Path
+) -> None:
+    """Between the upload and the entry in the journal."""
+    done = archive()
+    if done.result.endswith(".zarr"):  # in the middle of it
+        bucket.ask("DELETE", f"/{BUCKET}/archive/{done.result}/ltchm-manifest.json")
+    with Journal(tmp_path / "journal.sqlite", "archive") as book:
+        book.put([replace(done, state="running", finished=None)])
+    again = archive()
+    assert (again.state, again.attempts, again.interruptions) == ("done", 2, 1)
+
+
 # --- what can be wrong -----------------------------------------------------------------------------------------------
 
 
@@ -325,7 +490,7 @@ class _Ranged(SimpleHTTPRequestHandler):
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {first}-{int(first) + len(part) - 1}/{len(data)}")
         self.send_header("Content-Length", str(len(part)))
-        self.send_header("Last-Modified", self.date_time_string(0))
+        self.send_header("Last-Modified", self.date_time_string(os.stat(self.translate_path(self.path)).st_mtime))
         self.end_headers()
         self.wfile.write(part)
 
@@ -340,4 +505,25 @@ def test_over_http(tiny: Path, source: Path, tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{web.server_port}/a%20b.ltchm"
         assert ltchm_geo.verify(url, deep=True).problems == ()
         assert ltchm_geo.info(url).meta == ltchm_geo.info(path).meta
+        web.shutdown()
+
+
+@pytest.mark.parametrize(("content", "age"), [(b"b" * 5000, 60), (b"a" * 5001, 0)])
+def test_replaced_on_a_server_without_tags(
+    content: bytes, age: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Size and time have to do."""
+    monkeypatch.setattr(_object_store, "BLOCK", 1000)
+    blob = tmp_path / "blob"
+    blob.write_bytes(b"a" * 5000)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Ranged, directory=str(tmp_path))) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        client = _object_client.ObjectClient(ObjectUrl(f"http://127.0.0.1:{web.server_port}/blob"))
+        found = _object_store.RangedObject(client, "blob", _object_store._Blocks())
+        assert found.pread(1000, 10) == b"a" * 10
+        modified = blob.stat().st_mtime + age
+        blob.write_bytes(content)
+        os.utime(blob, (modified, modified))
+        with pytest.raises(ObjectStoreError, match="replaced while it was read"):
+            found.pread(2000, 10)
         web.shutdown()

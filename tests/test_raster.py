@@ -149,6 +149,24 @@ def test_nodata_comes_back(dtype: str, nodata: float, tmp_path: Path) -> None:
     assert_round_trip(path, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("int64", 2**60 + 1), ("int64", -(2**63)), ("uint64", 2**64 - 1), ("int64", 2**53)]
+)
+def test_nodata_of_64_bits_comes_back(dtype: str, nodata: int, tmp_path: Path) -> None:
+    """rasterio has nodata as doubles, and writes large ones as other numbers altogether."""
+    pixels = np.array([[[7, nodata, nodata - 1 if nodata > 0 else nodata + 1]]], dtype)
+    path = make(tmp_path / "a.tif", pixels)
+    band = f'<PAMRasterBand band="1"><NoDataValue>{nodata}</NoDataValue></PAMRasterBand>'
+    path.with_name("a.tif.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
+    with open_source(path, "exact") as source:
+        assert (source.bands[0].nodata, source.mask_kind) == (nodata, "nodata")
+        copy_through(source, tmp_path / "again.tif")
+        with open_source(tmp_path / "again.tif", "exact") as again:
+            assert_same(source, again)
+    with quiet_open(tmp_path / "again.tif") as dataset:
+        assert dataset.read_masks(1).tolist() == [[255, 0, 255]]
+
+
 def test_nodata_beyond_the_type_marks_nothing_and_is_dropped(tmp_path: Path) -> None:
     bands = [BandInfo("uint8", nodata=-9999, colorinterp="gray")]
     with create_geotiff(tmp_path / "a.tif", Shape2d(9, 9), bands, Georef()) as writer:
@@ -380,6 +398,13 @@ def test_palettes_classes_and_flags(tmp_path: Path) -> None:
     refused(path, UnsupportedRasterError, "holds classes")
     path = make(tmp_path / "c.tif", np.zeros((1, 9, 9), np.uint8), nbits=1)
     refused(path, UnsupportedRasterError, "flags of 1 bits")
+    path = make(tmp_path / "d.tif", np.zeros((2, 9, 9), np.uint8))
+    names = "<CategoryNames><Category>water</Category><Category>wood</Category></CategoryNames>"
+    band = f'<PAMRasterBand band="2">{names}</PAMRasterBand>'
+    path.with_name("d.tif.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
+    refused(path, UnsupportedRasterError, "holds classes, which have names: .*--lossless")
+    with open_source(path, "exact") as source:
+        assert source.classes
 
 
 VRT_BAND = '<VRTRasterBand dataType="{dtype}" band="{band}">{more}</VRTRasterBand>'

@@ -240,6 +240,30 @@ def test_a_damaged_tile_on_ways_we_do_not_see(tmp_path: Path, caplog: pytest.Log
         found.read(1)  # nothing is decoded ahead into so small a cache
 
 
+def test_a_failure_is_not_told_of_another_call(tmp_path: Path) -> None:
+    path = write_decodable(tmp_path / "a.ltchm", broken=("g0", TileIndex(1, 1)))
+    found = ltchm_geo.rasterio_open(path)
+    with (
+        WarpedVRT(found, src_crs="EPSG:32631", crs="EPSG:3857") as vrt,
+        pytest.raises(RasterioError),
+    ):
+        vrt.read(1)
+    found.close()
+    with pytest.raises(RasterioIOError, match="closed"):
+        found.read(1)
+
+
+def test_a_damaged_mask(tmp_path: Path) -> None:
+    path = write_decodable(tmp_path / "a.zarr")
+    shard = path / DECODABLE.shard_key("mask", TileIndex(0, 0))
+    shard.write_bytes(b"\xff" + shard.read_bytes()[1:])
+    with ltchm_geo.rasterio_open(path) as found:
+        for _ in range(2):
+            with pytest.raises(RasterioIOError, match=r"tile \(0, 0\) of mask"):
+                found.read_masks(1)
+        np.testing.assert_array_equal(found.read(5), pixels()[4])
+
+
 def test_no_scene(tmp_path: Path) -> None:
     with pytest.raises(NotAContainerError):
         ltchm_geo.rasterio_open(COAST)

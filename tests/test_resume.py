@@ -205,7 +205,7 @@ def test_packing_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert writer.stored == 16
         assert writer.has_shard("mask", TileIndex(1, 1))
         with pytest.raises(UsageError, match="already"):
-            writer.put_plane_shard("mask", TileIndex(0, 0), scenes.MASK[:128, :128])
+            scenes.put_plane(writer, "mask", TileIndex(0, 0), scenes.MASK)
         writer.finish()
     assert verify(tmp_path / name).ok
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scenes import ALPHA, META, SHARDS, payload, put_all, write
+from scenes import META, SHARDS, payload, put_all, write
 
 from ltchm_geo import _sink
 from ltchm_geo.container import ContainerReader, ContainerWriter
@@ -188,12 +188,6 @@ def test_writer_takes_whole_shards_only(tmp_path):
             writer.put_shard("g9", SHARDS[0], chunks)
         with pytest.raises(UsageError, match="allowed"):
             writer.put_shard("g0", SHARDS[0], {**chunks, 0: bytes(10**6)})
-        with pytest.raises(UsageError, match="no plane"):
-            writer.put_plane_shard("g0", SHARDS[0], ALPHA)
-        with pytest.raises(UsageError, match="not bool"):
-            writer.put_plane_shard("mask", SHARDS[0], ALPHA[:128, :128])
-        with pytest.raises(UsageError, match="not uint8"):
-            writer.put_plane_shard("alpha", SHARDS[0], ALPHA)
         writer.put_shard("g0", SHARDS[0], chunks)
         with pytest.raises(UsageError, match="already"):
             writer.put_shard("g0", SHARDS[0], chunks)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -55,6 +56,21 @@ def test_the_first_error_ends_the_run_when_others_have_ended(error: type[BaseExc
 
 def test_nothing_to_do() -> None:
     run_shards(lambda shard: pytest.fail("no shard"), [], 2)
+
+
+def test_shards_are_taken_as_they_are_worked_on() -> None:
+    """There may be millions."""
+    taken, ahead = 0, []
+
+    def shards() -> Iterator[TileIndex]:
+        nonlocal taken
+        for shard in SHARDS:
+            taken += 1
+            yield shard
+
+    run_shards(lambda shard: ahead.append(taken - SHARDS.index(shard)), shards(), 2)
+    assert len(ahead) == len(SHARDS)
+    assert max(ahead) <= 2
 
 
 def test_worker_count() -> None:

@@ -411,7 +411,7 @@ def test_too_many_connections_are_told(folder: Path, monkeypatch: pytest.MonkeyP
     with serving([folder / "scene.ltchm"]) as found, contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(socket.create_connection(("127.0.0.1", found.port)))
-        while found._connections < 3:
+        while len(found._writers) < 3:
             time.sleep(0.01)
         assert talk(found, b"").startswith(b"HTTP/1.1 503 ")
 
@@ -701,3 +701,20 @@ def test_a_map_tile_with_a_damaged_part_is_an_error(coast_server: SceneServer) -
     assert answer.status == 500
     assert "tile (1, 1) of g0" in answer.body.decode()
     assert ask(coast_server, f"/{{token}}/a/tiles/14/{column}/{row}.png").status == 200
+
+
+def test_it_stops_though_a_connection_is_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Python 3.12.1 on, asyncio's server waits for all of them: so that older releases test it as well."""
+
+    async def wait_closed(self: Any) -> None:
+        if self._waiters is not None:
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    monkeypatch.setattr(asyncio.base_events.Server, "wait_closed", wait_closed)
+    with contextlib.ExitStack() as clients, serving([folder / "scene.ltchm"]) as found:  # sees to it that it ends
+        asking = clients.enter_context(contextlib.closing(http.client.HTTPConnection("127.0.0.1", found.port)))
+        asking.request("HEAD", f"/{found.token}/scene.tif")
+        assert asking.getresponse().status == 200
+        clients.enter_context(socket.create_connection(("127.0.0.1", found.port)))  # which never asks

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,11 @@ from rasters import smooth
 from ltchm_geo._json import encode_number
 from ltchm_geo.bitstream import TileMode, TilePayload
 from ltchm_geo.engine import Engine, load_engine
-from ltchm_geo.errors import CorruptTileError, DesynchronisedError, WeightsNotFoundError
+from ltchm_geo.errors import CorruptContainerError, CorruptTileError, DesynchronisedError, WeightsNotFoundError
 from ltchm_geo.masks import encode_mask
 from ltchm_geo.radiometry import UINT8_MAPPING, BandMapping
 from ltchm_geo.tile_coding import GroupCoding, to_bands, to_channels
-from ltchm_geo.tile_decoder import check_latents, decode_for_zarr, decode_tiles
+from ltchm_geo.tile_decoder import check_latents, decode_for_zarr, decode_tiles, tile_validity
 from ltchm_geo.tile_encoder import encode_tiles
 
 T = 128
@@ -283,6 +284,18 @@ def test_no_weights_named(engine: Engine) -> None:
     assert isinstance(second, np.ndarray)
 
 
+def test_a_bound_leaves_nothing_to_the_network(engine: Engine) -> None:
+    """A scene with a guarantee has no LATENT tiles: nothing holds their pixels to a bound."""
+    (payload,) = encode_tiles([(picture(), everywhere(picture()))], coding(), engine, LEVEL)
+    assert modes([payload]) == [TileMode.LATENT]
+    bounded = replace(coding(), max_error=(5.0,) * 3)
+    for found in (decode_tiles([payload], bounded, engine, T), check_latents([payload], bounded, engine, T)):
+        assert isinstance(found[0], CorruptTileError)
+        assert "bounds its errors" in str(found[0])
+    with pytest.raises(CorruptTileError, match="bounds its errors"):
+        tile_validity(payload, bounded, T, None)
+
+
 def test_what_the_network_says_does_not_hurt(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """NaN and infinities that a hostile stream may provoke become pixels, without a warning."""
     (payload,) = encode_tiles([(picture(), everywhere(picture()))], coding(), engine, LEVEL)
@@ -343,3 +356,13 @@ def test_almost_constant_tiles_are_exact_and_tiny(engine: Engine) -> None:
     mode, decoded = through(pixels, everywhere(pixels), coding(), engine)
     assert mode in (TileMode.LOSSLESS, TileMode.PREDICTED)
     np.testing.assert_array_equal(decoded, pixels)
+
+
+@pytest.mark.parametrize("shape", [(), (128, 128), (2, 128, 128), (3, 128, 64), (3, 100, 100), (3, 2048, 2048)])
+def test_decode_for_zarr_takes_tiles_alone(shape: tuple[int, ...]) -> None:
+    """A store may say anything of the chunks of its arrays."""
+    exact = TilePayload(TileMode.CONSTANT, body=b"\1\2\3").pack()
+    with pytest.raises(CorruptContainerError, match="no tiles of 3 band"):
+        decode_for_zarr([exact], configuration(coding(), None), shape, np.uint8)
+    with pytest.raises(CorruptContainerError, match="type complex64"):
+        decode_for_zarr([exact], configuration(coding(), None), (3, T, T), "complex64")

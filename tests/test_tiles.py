@@ -49,6 +49,21 @@ def test_covering_is_every_tile_that_meets_the_box(grid: TileGrid, data: st.Data
     box = PixelBox(*data.draw(st.tuples(*[st.integers(-100, 700)] * 2, *[st.integers(1, 300)] * 2)))
     expected = [index for index in all_indices(grid.shape) if grid.tile_box(index).intersection(box)]
     assert grid.covering(box) == expected
+    assert grid.count(box) == len(expected)
+
+
+@given(grids(), st.data())
+def test_pieces_of_a_box_are_one_for_each_shard(grid: TileGrid, data: st.DataObject) -> None:
+    box = PixelBox(*data.draw(st.tuples(*[st.integers(-100, 700)] * 2, *[st.integers(1, 300)] * 2)))
+    shards = [grid.shard_box(index).intersection(box) for index in all_indices(grid.shards)]
+    assert list(grid.pieces(box)) == [piece for piece in shards if piece is not None]
+
+
+def test_a_giant_grid_is_never_listed() -> None:
+    grid = TileGrid(Shape2d(2**31 - 1, 2**14), 64, 64)
+    whole = PixelBox(0, 0, *grid.scene)
+    assert grid.count(whole) == 2**25 * 2**8
+    assert next(grid.pieces(whole)) == PixelBox(0, 0, 4096, 4096)
 
 
 def test_sizes_of_a_known_grid() -> None:

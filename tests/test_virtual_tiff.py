@@ -21,8 +21,9 @@ from ltchm_geo.container import ContainerReader
 from ltchm_geo.errors import CorruptTileError, UsageError
 from ltchm_geo.georef import RPC_SCALARS, RPC_VECTORS, Georef
 from ltchm_geo.scene_decoder import SceneDecoder
+from ltchm_geo.tile_cache import TileCache
 from ltchm_geo.tiles import TileGrid
-from ltchm_geo.types import Shape2d, TileIndex
+from ltchm_geo.types import PixelBox, Shape2d, TileIndex
 from ltchm_geo.virtual_tiff import VirtualTiff
 from ltchm_geo.virtual_tiff_layout import Image, Plane, pack_head, plan_images
 from ltchm_geo.virtual_tiff_tags import Tag, directory_size, pack_directory, scene_template
@@ -200,6 +201,13 @@ def test_arrays_of_a_giant_scene_are_never_made() -> None:
     last = image.tiles - 1
     assert image.offsets(last, last + 1) == (2**50 + last * 2**15).to_bytes(8, "little")
     assert image.locate(last) == ((2**16 - 1, 2**16 - 1), (("g0", 0),))
+
+
+def test_what_is_too_much_to_prepare_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ContainerReader(write_decodable(tmp_path / "a.ltchm")) as reader:
+        file = VirtualTiff(SceneDecoder(reader), TileCache(1000))
+        monkeypatch.setattr(TileGrid, "covering", lambda *_: pytest.fail("listed"))
+        file.prepare(0, PixelBox(0, 0, *DECODABLE.shape), [0])
 
 
 def test_a_scene_too_large_to_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

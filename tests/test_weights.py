@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import subprocess
@@ -215,6 +216,16 @@ def test_hostile_manifest(tmp_path, monkeypatch, text):
     monkeypatch.setenv("LTCHM_WEIGHTS", str(tmp_path))
     with pytest.raises(WeightsError, match=r"manifest\.json"):
         weights.find()
+
+
+def test_a_folder_that_may_not_be_looked_into(tmp_path, monkeypatch):
+    def denied(self, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setenv("LTCHM_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(Path, "is_file", denied)
+    with pytest.raises(WeightsError, match=r"manifest\.json cannot be used.*Permission denied"):
+        weights.available()
 
 
 def test_import_is_light():

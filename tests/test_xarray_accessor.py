@@ -17,6 +17,7 @@ from rasters import CHIAPAS, COAST, DRONE, FARMLAND, SAR, assert_restored, pixel
 import ltchm_geo
 import ltchm_geo.xarray_accessor
 from ltchm_geo.errors import DestinationError, DestinationExistsError, UnsupportedRasterError, UsageError
+from ltchm_geo.masks import valid_pixels
 from ltchm_geo.raster import Source, open_source
 from ltchm_geo.types import PixelBox, Shape2d
 
@@ -100,6 +101,24 @@ def test_values_that_do_not_fit_their_encoding() -> None:
     packed[0, 0, 0] = np.nan
     with pytest.raises(UsageError, match="_FillValue"):
         everything(source_of(packed))
+
+
+@pytest.mark.parametrize("nodata", [np.nan, np.inf, -1, 255.5])
+def test_nodata_that_no_pixel_can_hold_marks_nothing(nodata: float) -> None:
+    found = source_of(array(attrs={"_FillValue": nodata}))
+    assert str(found.bands[0].nodata) == str(nodata)
+    assert valid_pixels(everything(found), [band.nodata for band in found.bands]).all()
+    packed = array(smooth(1, HEIGHT, WIDTH, "float32"))
+    packed.encoding = {"dtype": "uint8", "_FillValue": nodata}
+    packed[0, 0, 0] = np.nan
+    with pytest.raises(UsageError, match="do not fit the uint8"):
+        everything(source_of(packed))
+
+
+def test_nodata_of_64_bits() -> None:
+    exact = array(smooth(1, HEIGHT, WIDTH, "int64"), attrs={"_FillValue": np.int64(2**60 + 1)})
+    with open_source(exact, "exact") as source:
+        assert source.bands[0].nodata == 2**60 + 1
 
 
 def test_a_plane_and_other_orders() -> None:
@@ -211,6 +230,9 @@ REFUSED = {
         "one nodata value",
     ),
     "text as nodata": (lambda: array(attrs={"_FillValue": "none"}), UsageError, "no number"),
+    "two nodata values": (lambda: array(attrs={"_FillValue": np.array([0, 1])}), UsageError, "no number"),
+    "no nodata value": (lambda: array(attrs={"_FillValue": []}), UsageError, "no number"),
+    "huge nodata": (lambda: array(attrs={"_FillValue": 10**400}), UsageError, "no number"),
     "scales": (lambda: array(attrs={"scales": [1, 2]}), UsageError, "2 scales"),
     "lost CRS": (
         lambda: array(attrs={"grid_mapping": "spatial_ref"}).drop_vars("spatial_ref"),

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import zarr
+from scenes import put_plane
 from zarr.registry import get_codec_class, register_codec
 
 from ltchm_geo._documents import codec_configuration, coordinates
@@ -71,9 +72,8 @@ def scene(request, tmp_path):
                 body = encode_lossless(pad_tile(PIXELS[:, rows, columns], META.tile))
                 chunks[grid.slot(tile)] = TilePayload(TileMode.LOSSLESS, body=body).pack()
             writer.put_shard("g0", shard, chunks)
-            rows, columns = grid.shard_box(shard).slices
-            writer.put_plane_shard("alpha", shard, ALPHA[rows, columns])
-            writer.put_plane_shard("mask", shard, ALPHA[rows, columns] > 9)
+            put_plane(writer, "alpha", shard, ALPHA)
+            put_plane(writer, "mask", shard, ALPHA > 9)
         writer.finish()
     return path
 
@@ -181,6 +181,11 @@ def test_configuration_round_trip():
         {"format": -1},
         {"format": None},
         {"weights": 3},
+        {"weights": "/tmp/any.safetensors"},  # what a store may not choose
+        {"weights": "ltchm-64-preview4"},
+        {"weights": "CD" * 32},
+        {"mapping": [], "fill": [], "nodata": []},
+        {"mapping": [[0, 1, 0, 1]] * 4, "fill": [None] * 4, "nodata": [None] * 4},
         {"mapping": 5},
         {"mapping": [[1, 2, 3]] * 2},
         {"mapping": [[1, 2, 3, "x"]] * 2},

@@ -10,14 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import LtchmError, SourceReadError
+from ..errors import LtchmError
 from ..estimate import Estimate, estimate_scene
 from ..raster import open_source
 from ..settings import CompressSettings
 from .journal import Journal, SceneRecord
-from .plan import check_settings, plan_scenes, to_do
+from .plan import check_settings, owns, plan_scenes, refuse_foreign, to_do
 from .sources import arrange
 from .target import Target
+from .work import explain, is_fatal
 
 __all__ = ["ArchivePlan", "PlannedScene", "plan_many"]
 
@@ -104,6 +105,7 @@ def plan_many(
     restart: bool = False,
     retry_failed: bool = False,
     check: bool = False,
+    stac: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ArchivePlan:
     """Tell what `compress_many` would do with the same arguments. Opens every source it would compress.
@@ -127,6 +129,8 @@ def plan_many(
         folders=folders,
         keep_suffix=keep_suffix,
     )
+    if not settings.overwrite:
+        refuse_foreign(target, results, stac=stac)
     known: list[SceneRecord] = []
     if target.journal.exists():
         with Journal(target.journal, target.root) as book:
@@ -139,8 +143,7 @@ def plan_many(
     for number, scene in enumerate(record for record in planned if record.result in results):
         if progress is not None:
             progress(number, len(results))
-        mine = scene.sha256 is not None or settings.overwrite
-        scenes.append(_look(scene, target, settings, mine) if scene.result in waiting else _kept(scene))
+        scenes.append(_look(scene, target, settings) if scene.result in waiting else _kept(scene))
     to_make = [scene for scene in scenes if scene.action == "make"]
     raw = sum(scene.raw_bytes or 0 for scene in to_make)
     return ArchivePlan(target.root, tuple(scenes), raw, _estimate(to_make, raw, settings), _free(target.folder))
@@ -150,15 +153,16 @@ def _kept(scene: SceneRecord) -> PlannedScene:
     return PlannedScene(scene.result, scene.source, "keep", None, scene.error)
 
 
-def _look(scene: SceneRecord, target: Target, settings: CompressSettings, replaceable: bool) -> PlannedScene:
-    if target.state(scene.result) not in (None, scene.replaced) and not replaceable and not scene.interruptions:
+def _look(scene: SceneRecord, target: Target, settings: CompressSettings) -> PlannedScene:
+    if not (settings.overwrite or owns(target, scene)) and target.state(scene.result) is not None:
         reason = "exists, and is none of this archive: --overwrite replaces it"
         return PlannedScene(scene.result, scene.source, "refuse", None, reason)
     try:
         with open_source(scene.source, settings.purpose) as source:
-            raw = source.shape.y * source.shape.x * len(source.bands) * source.dtype.itemsize
+            settings.guarantee(len(source.bands), classes=source.classes)  # raises where there are other bands
+            raw = source.raw_bytes
     except LtchmError as error:
-        return PlannedScene(scene.result, scene.source, "refuse", None, " ".join(str(error).split()))
+        return PlannedScene(scene.result, scene.source, "refuse", None, explain(error))
     return PlannedScene(scene.result, scene.source, "make", raw)
 
 
@@ -174,8 +178,10 @@ def _estimate(scenes: Sequence[PlannedScene], raw: int, settings: CompressSettin
 def _estimate_one(source: str, settings: CompressSettings) -> Estimate | None:
     try:
         return estimate_scene(source, settings, samples=_TILES)
-    except SourceReadError:  # the run itself will say so of this scene
-        return None
+    except LtchmError as error:
+        if is_fatal(error):
+            raise
+        return None  # the run itself will say so of this scene
 
 
 def _free(folder: Path | None) -> int | None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import DestinationExistsError, UsageError
 from ..fingerprint import unchanged
 from ..settings import CompressSettings
 from .journal import SceneRecord
+from .report import manifest_marks
+from .stac import stac_marks
 from .target import Target
 
-__all__ = ["check_settings", "plan_scenes", "to_do"]
+__all__ = ["check_settings", "left_by_dead", "owns", "plan_scenes", "refuse_foreign", "to_do"]
 
 
 def check_settings(before: Mapping[str, Any] | None, settings: CompressSettings) -> None:
@@ -75,6 +77,27 @@ def to_do(planned: list[SceneRecord], results: Mapping[str, str]) -> list[SceneR
     return sorted(waiting, key=lambda scene: scene.interruptions)
 
 
+def owns(target: Target, scene: SceneRecord) -> bool:
+    """Whether what lies under a result's name, before the scene is begun, was put there by this archive."""
+    return scene.finished is not None or left_by_dead(target, scene)
+
+
+def left_by_dead(target: Target, scene: SceneRecord) -> bool:
+    """Whether the process died between giving a scene its name and saying so in the journal."""
+    return scene.interruptions > 0 and target.state(scene.result) not in (None, scene.replaced)
+
+
+def refuse_foreign(target: Target, results: Iterable[str], *, stac: bool) -> None:
+    """DestinationExistsError if a file that no archive wrote has the name of a document of this one."""
+    marks = manifest_marks(target.documents) | (stac_marks(target, results) if stac else {})
+    for path, mark in marks.items():
+        if os.path.lexists(path) and not (path.is_file() and mark in path.read_bytes()):
+            raise DestinationExistsError(
+                f"{path} exists, and no archive wrote it: move it, choose another place with --journal, "
+                "or replace it with --overwrite"
+            )
+
+
 def _recovered(scene: SceneRecord) -> SceneRecord:
     if scene.state != "running":
         return scene
@@ -86,7 +109,9 @@ def _next(scene: SceneRecord, target: Target, restart: bool, retry_failed: bool,
         return scene
     if scene.state == "failed" and not (restart or retry_failed or scene.passing or _source_changed(scene)):
         return scene
-    return replace(_recovered(scene), state="waiting")
+    waiting = replace(_recovered(scene), state="waiting")
+    # What lies there was made otherwise, or is no longer good: without a fingerprint it is not taken for finished work.
+    return replace(waiting, fingerprint=None) if restart or scene.state == "done" else waiting
 
 
 def _still_good(scene: SceneRecord, target: Target, check: bool) -> bool:

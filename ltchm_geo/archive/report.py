@@ -7,7 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from .._sink import write_file
 from ..version import __version__
 from .journal import SceneRecord
 
-__all__ = ["ArchiveReport", "write_manifests"]
+__all__ = ["ArchiveReport", "manifest_marks", "write_manifests"]
 
 _FORMAT = 1
+_JSON_NAME, _CSV_NAME = "manifest.json", "manifest.csv"
+_SOFTWARE = "ltchm_geo"
 _COLUMNS = (
     "result",
     "source",
@@ -54,12 +56,15 @@ class ArchiveReport:
         Scenes finished in this run.
     seconds : float
         Wall-clock time of this run.
+    undescribed : dict of str to str
+        Results without the STAC Item that was asked for, and why.
     """
 
     destination: str
     scenes: tuple[SceneRecord, ...]
     made: int
     seconds: float
+    undescribed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -68,8 +73,8 @@ class ArchiveReport:
 
     @property
     def ok(self) -> bool:
-        """Whether no scene failed and none is left to do."""
-        return not {"failed", "waiting", "running"} & self.counts.keys()
+        """Whether no scene failed and none is left to do, or to describe."""
+        return not {"failed", "waiting", "running"} & self.counts.keys() and not self.undescribed
 
     @property
     def bytes(self) -> int:
@@ -101,6 +106,7 @@ class ArchiveReport:
             "bytes": self.bytes,
             "raw_bytes": self.raw_bytes,
             "seconds": self.seconds,
+            "undescribed": dict(self.undescribed),
             "scenes": [_entry(scene) for scene in self.scenes],
         }
 
@@ -116,12 +122,20 @@ def _entry(scene: SceneRecord) -> dict[str, Any]:
     return found
 
 
+def manifest_marks(folder: Path) -> dict[Path, bytes]:
+    """What `write_manifests` writes to `folder`, and what tells it from other files of these names."""
+    return {
+        folder / _JSON_NAME: f'"software": "{_SOFTWARE} '.encode(),
+        folder / _CSV_NAME: ",".join(_COLUMNS[:4]).encode(),
+    }
+
+
 def write_manifests(folder: Path, report: ArchiveReport, settings: Mapping[str, Any]) -> None:
     """Write ``manifest.json`` and ``manifest.csv`` to `folder`."""
     entries = report.to_dict()["scenes"]
     document = {
         "format": _FORMAT,
-        "software": f"ltchm_geo {__version__}",
+        "software": f"{_SOFTWARE} {__version__}",
         "settings": dict(settings),
         "counts": report.counts,
         "bytes": report.bytes,
@@ -129,8 +143,8 @@ def write_manifests(folder: Path, report: ArchiveReport, settings: Mapping[str, 
         "scenes": entries,
     }
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1)
-    write_file(folder / "manifest.json", text.encode(), overwrite=True)
-    write_file(folder / "manifest.csv", _csv(entries).encode(), overwrite=True)
+    write_file(folder / _JSON_NAME, text.encode(), overwrite=True)
+    write_file(folder / _CSV_NAME, _csv(entries).encode(), overwrite=True)
 
 
 def _csv(entries: Sequence[Mapping[str, Any]]) -> str:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Literal
 from ..errors import ArchiveError, DestinationError, UsageError
 from ..settings import CompressSettings
 from .journal import Journal, SceneRecord
-from .plan import check_settings, plan_scenes, to_do
+from .plan import check_settings, owns, plan_scenes, refuse_foreign, to_do
 from .report import ArchiveReport, write_manifests
 from .sources import arrange
 from .space import RESERVE, Space
-from .stac import write_collection, write_item
+from .stac import has_item, write_collection, write_item
 from .target import Target
-from .work import SceneMaker, is_fatal
+from .work import SceneMaker, explain, is_fatal
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -103,7 +103,7 @@ def compress_many(
     retry_wait : float
         Seconds before the first of these, doubled each time.
     fail_fast : bool
-        Let no further scene begin once one has failed.
+        Let no further scene begin once one has failed; those in work are finished.
     restart : bool
         Make all scenes anew, possibly with other settings than the archive was begun with.
     retry_failed : bool
@@ -112,7 +112,8 @@ def compress_many(
     check : bool
         Compare finished scenes with their SHA-256, and make those anew that do not match.
     stac : bool
-        Describe the results as STAC Items, and the archive as a Collection.
+        Describe the results as STAC Items, and the archive as a Collection. A scene that cannot be described stops
+        nothing; the report names it, and the next run tries again.
     reserve : int
         Bytes of the disk to leave free. The archive stops before a scene that might not fit.
     client : optional
@@ -131,6 +132,8 @@ def compress_many(
         Sources that are missing or collide, or settings that are not those of the archive. Nothing was written.
     ArchiveError
         The journal is damaged, or the disk nearly full.
+    DestinationExistsError
+        A file that no archive wrote has the name of a manifest or STAC document. Nothing was written.
     DestinationError, WeightsError, DeviceError
         What would stop every scene.
     """
@@ -147,6 +150,8 @@ def compress_many(
         folders=folders,
         keep_suffix=keep_suffix,
     )
+    if not settings.overwrite:
+        refuse_foreign(target, results, stac=stac)
     with Journal(target.journal, target.root) as book:
         if not restart:
             check_settings(book.settings(), settings)
@@ -188,7 +193,8 @@ class _Run:
     made: int = 0
     total: int = 0
     ended: int = 0
-    stop: threading.Event = field(default_factory=threading.Event)
+    enough: threading.Event = field(default_factory=threading.Event)  # no further scene begins
+    stop: threading.Event = field(default_factory=threading.Event)  # and those in work end at their next shard
     mutex: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, scenes: Sequence[SceneRecord], at_once: int) -> ArchiveReport:
@@ -217,13 +223,27 @@ class _Run:
         target = self.maker.target
         report = ArchiveReport(target.root, tuple(self.book.scenes()), self.made, time.monotonic() - began)
         write_manifests(target.documents, report, self.maker.settings.outcome)
-        if self.stac:
-            write_collection(target, report.done)
-        return report
+        if not self.stac:
+            return report
+        # Some may lack their Item, as a process died before it wrote them.
+        tried = {scene.result: self._describe(scene) for scene in report.done if not has_item(target, scene)}
+        undescribed = {result: error for result, error in tried.items() if error is not None}
+        write_collection(target, [scene for scene in report.done if scene.result not in undescribed])
+        return replace(report, undescribed=undescribed)
+
+    def _describe(self, scene: SceneRecord) -> str | None:
+        """Write the STAC Item of a scene; why that failed if it did, unless every other would fail alike."""
+        try:
+            write_item(self.maker.target, scene)
+        except Exception as error:
+            if is_fatal(error):
+                raise
+            return explain(error)
+        return None
 
     def _try(self, scene: SceneRecord) -> None:
         """Make one scene, several times if need be, and say in the journal what came of it."""
-        if self.stop.is_set():
+        if self.stop.is_set() or self.enough.is_set():
             return
         self._tell("begin", scene)
         for attempt in range(self.retries + 1):
@@ -236,12 +256,12 @@ class _Run:
                 break
         self.book.put([scene])
         if scene.state == "done" and self.stac:
-            write_item(self.maker.target, scene)
+            self._describe(scene)  # what fails is tried again at the end of the run, and reported then
         with self.mutex:
             self.ended += 1
             self.made += scene.state == "done"
         if scene.state == "failed" and self.fail_fast:
-            self.stop.set()
+            self.enough.set()
         self._tell("end", scene)
 
     def _attempt(self, scene: SceneRecord) -> SceneRecord:
@@ -250,7 +270,7 @@ class _Run:
         try:
             if (finished := maker.adopt(scene)) is not None:
                 return finished
-            overwrite = maker.settings.overwrite or maker.owns(scene)
+            overwrite = maker.settings.overwrite or owns(maker.target, scene)
             scene = maker.begin(scene)
             self.book.put([scene])
             return maker.make(scene, overwrite, partial(self._tiles, scene))

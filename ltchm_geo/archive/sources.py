@@ -67,7 +67,7 @@ def find_sources(
         Something is missing, or not below `base`.
     """
     found: dict[str, Found] = {}
-    root = None if base is None else _absolute(os.fspath(base)).rstrip("/")
+    root = None if base is None else _absolute(os.fspath(base))
     for name, place in _named(sources, include, exclude, skip):
         found.setdefault(name, Found(name, place if root is None else _below(name, root)))
     return list(found.values())
@@ -137,9 +137,10 @@ def _as_written(name: str) -> PurePosixPath:
 
 
 def _below(name: str, root: str) -> PurePosixPath:
-    if not name.startswith(root + "/"):
+    kind = PurePosixPath if is_remote(name) else Path
+    if kind(root) not in kind(name).parents:
         raise UsageError(f"{name} is not below the base {root}")
-    return PurePosixPath(name[len(root) + 1 :])
+    return PurePosixPath(kind(name).relative_to(root).as_posix())
 
 
 def arrange(

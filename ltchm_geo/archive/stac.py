@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,7 +23,7 @@ from ..outline import footprint
 from .journal import SceneRecord
 from .target import Target
 
-__all__ = ["write_collection", "write_item"]
+__all__ = ["has_item", "stac_marks", "write_collection", "write_item"]
 
 _VERSION = "1.1.0"
 _EXTENSIONS = [
@@ -32,6 +32,8 @@ _EXTENSIONS = [
 ]
 _MEDIA_TYPE = {".ltchm": "application/x-ltchm", ".zarr": "application/vnd.zarr; version=3"}
 _COLLECTION_NAME = "collection.json"
+_DESCRIPTION = "compressed with ltchm_geo"
+_HASH = "ltchm:sha256"
 _SHA2_256 = "1220"  # multihash: the function's code and the digest's length in bytes, in hex
 #: Tags that tell when an image was taken, the surest first, and how they write it.
 _TIMES = (
@@ -45,6 +47,22 @@ _WORLD = [-180.0, -90.0, 180.0, 90.0]
 def item_place(result: str) -> str:
     """Where the Item of a result lies below the archive."""
     return PurePosixPath(result).with_suffix(".stac.json").as_posix()
+
+
+def stac_marks(target: Target, results: Iterable[str]) -> dict[Path, bytes]:
+    """The documents of an archive with these results, and what tells them from other files of these names."""
+    items = {target.documents / item_place(result): f'"{_HASH}": '.encode() for result in results}
+    return {target.documents / _COLLECTION_NAME: _DESCRIPTION.encode(), **items}
+
+
+def has_item(target: Target, scene: SceneRecord) -> bool:
+    """Whether a finished scene is described as it is."""
+    try:
+        item = json.loads((target.documents / item_place(scene.result)).read_text("utf-8"))
+        found = item["properties"]
+        return bool(found["created"] == scene.finished and found[_HASH] == scene.sha256)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def write_item(target: Target, scene: SceneRecord) -> None:
@@ -64,13 +82,8 @@ def write_item(target: Target, scene: SceneRecord) -> None:
 
 
 def write_collection(target: Target, scenes: Sequence[SceneRecord]) -> None:
-    """Describe the archive; Items that are missing, as a process died before it wrote them, are written too."""
-    items = []
-    for scene in scenes:
-        path = target.documents / item_place(scene.result)
-        if not _is_item_of(scene, path):
-            write_item(target, scene)
-        items.append(json.loads(path.read_text("utf-8")))
+    """Describe an archive by the Items of its scenes."""
+    items = [json.loads((target.documents / item_place(scene.result)).read_text("utf-8")) for scene in scenes]
     boxes = [item["bbox"] for item in items if "bbox" in item]
     times = sorted(item["properties"]["datetime"] for item in items)
     name = PurePosixPath(target.root).name or "archive"
@@ -78,32 +91,25 @@ def write_collection(target: Target, scenes: Sequence[SceneRecord]) -> None:
         "type": "Collection",
         "stac_version": _VERSION,
         "id": name,
-        "description": f"{len(items)} scenes compressed with ltchm_geo",
+        "description": f"{len(items)} scenes {_DESCRIPTION}",
         "license": "other",
         "extent": {
             "spatial": {"bbox": [_union(boxes) if boxes else _WORLD]},
             "temporal": {"interval": [[times[0], times[-1]] if times else [None, None]]},
         },
         "links": [
-            _link("root", _COLLECTION_NAME),
-            *(_link("item", item_place(scene.result), "application/geo+json") for scene in scenes),
+            _link("root", f"./{_COLLECTION_NAME}"),
+            *(_link("item", f"./{item_place(scene.result)}", "application/geo+json") for scene in scenes),
         ],
     }
     write_file(target.documents / _COLLECTION_NAME, _dumps(document), overwrite=True)
-
-
-def _is_item_of(scene: SceneRecord, path: Path) -> bool:
-    try:
-        return bool(json.loads(path.read_text("utf-8"))["properties"]["ltchm:sha256"] == scene.sha256)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _item(target: Target, scene: SceneRecord, place: str) -> dict[str, Any]:
     path = target.path(scene.result)
     with ContainerReader(path) as reader:
         meta = reader.meta
-    up = "../" * (len(PurePosixPath(place).parts) - 1)
+    up = "../" * (len(PurePosixPath(place).parts) - 1) or "./"
     taken, said_by = _datetime(meta, scene)
     return {
         "type": "Feature",
@@ -118,7 +124,7 @@ def _item(target: Target, scene: SceneRecord, place: str) -> dict[str, Any]:
             "ltchm:datetime_source": said_by,
             "ltchm:bits_per_pixel": scene.bpp,
             "ltchm:source_bytes": scene.source_bytes,
-            "ltchm:sha256": scene.sha256,
+            _HASH: scene.sha256,
         },
         "links": [
             _link("root", up + _COLLECTION_NAME),
@@ -227,8 +233,7 @@ def _file_url(source: str) -> str:
 
 
 def _link(rel: str, href: str, media_type: str | None = "application/json", title: str | None = None) -> dict[str, Any]:
-    relative = "://" not in href and not href.startswith("../")
-    found = {"rel": rel, "href": f"./{href}" if relative else href, "type": media_type, "title": title}
+    found = {"rel": rel, "href": href, "type": media_type, "title": title}
     return {key: value for key, value in found.items() if value is not None}
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from .._recognise import MANIFEST_KEY
-from .._sink import explained
+from .._sink import explained, remove_scene
 from ..errors import DestinationError, UsageError
-from ..location import Location, is_object_url, locate
+from ..location import Location, ObjectUrl, is_object_url, locate
 
 __all__ = ["Target"]
 
@@ -77,21 +76,28 @@ class Target:
                 path.parent.mkdir(parents=True, exist_ok=True)
 
     def state(self, result: str) -> str | None:
-        """What tells one file under the result's name from another; None where there is none, or nothing can tell."""
+        """What tells one scene under the result's name from another; None where there is none.
+
+        Raises
+        ------
+        DestinationError
+            The object store does not answer.
+        """
         path = self.path(result)
+        if isinstance(path, ObjectUrl):
+            from .._object_sink import object_state
+
+            with explained(path):
+                return object_state(path)
         try:
-            found = os.stat(_essential(path)) if isinstance(path, Path) else None
+            found = os.stat(_essential(path))
         except OSError:
-            return None
-        if found is None:
             return None
         return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
 
     def remove(self, result: str) -> None:
-        """Remove a result that is on this machine."""
-        if isinstance(path := self.path(result), Path):
-            with explained(path):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        """Remove a result."""
+        remove_scene(self.path(result))
 
     def digest(self, result: str) -> str | None:
         """SHA-256 of a result, of its manifest if it is a folder; None in an object store."""

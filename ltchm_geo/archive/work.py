@@ -32,11 +32,12 @@ from ..location import Location
 from ..raster import Source, open_source
 from ..schedule import Progress, worker_count
 from ..settings import CompressSettings
-from .journal import SceneRecord
+from .journal import SceneRecord, State
+from .plan import left_by_dead
 from .space import Space
 from .target import Target
 
-__all__ = ["SceneMaker", "SourceChangedError", "is_fatal", "is_no_failure", "may_pass"]
+__all__ = ["SceneMaker", "SourceChangedError", "explain", "is_fatal", "is_no_failure", "may_pass"]
 
 
 class SourceChangedError(SourceReadError):
@@ -79,7 +80,7 @@ class SceneMaker:
 
     def adopt(self, scene: SceneRecord) -> SceneRecord | None:
         """The finished record of a scene whose result was complete when the process died; None if it was not."""
-        if scene.fingerprint is None or not self._left_by_dead(scene):
+        if scene.fingerprint is None or not left_by_dead(self.target, scene):
             return None
         if fingerprint(scene.source) != scene.fingerprint:
             return None
@@ -124,28 +125,26 @@ class SceneMaker:
             discard_unfinished(path)
             discard_unfinished(checking_place(path))
 
-    def owns(self, scene: SceneRecord) -> bool:
-        """Whether what lies under the result's name now, before `begin`, was put there by this archive."""
-        return scene.sha256 is not None or self._left_by_dead(scene)
-
-    def _left_by_dead(self, scene: SceneRecord) -> bool:
-        """Whether the process died between giving a scene its name and saying so in the journal."""
-        return scene.interruptions > 0 and self.target.state(scene.result) not in (None, scene.replaced)
-
     def make(self, scene: SceneRecord, overwrite: bool, progress: Progress) -> SceneRecord:
         """The finished record of a scene. Raises whatever goes wrong, see `may_pass`."""
         path, began = self.target.path(scene.result), time.perf_counter()
         with open_source(scene.source, self.settings.purpose) as source:
             self.target.prepare(scene.result)
             with closing(_Room(self.space, source)):
-                # Verified below instead: the journal does not call it done before, and to be killed meanwhile then
-                # costs no more than to verify again.
+                # Looked at below instead: the journal does not call it done before, and to be killed meanwhile then
+                # costs no more than to look again.
                 settings = replace(
-                    self.settings, overwrite=overwrite, resume=self.target.folder is not None, verify=False
+                    self.settings,
+                    overwrite=overwrite,
+                    resume=self.target.folder is not None,
+                    verify=False,
+                    measure=False,
                 )
                 result = compress_scene(source, path, settings, progress=progress, client=self.client)
             try:
-                self._look_at(source, path, measure=False)
+                # Where a PSNR had to be hit it was measured already.
+                measure = self.settings.measure and result.psnr is None
+                psnr, max_error = self._look_at(source, path, measure=measure)
                 if fingerprint(scene.source) != scene.fingerprint:
                     raise SourceChangedError(
                         f"{scene.source} changed while it was compressed: wait until it is at rest"
@@ -162,8 +161,8 @@ class SceneMaker:
                 raw_bytes=result.raw_bytes,
                 bytes=result.bytes,
                 bpp=result.bpp,
-                psnr=result.psnr,
-                max_error=result.max_error,
+                psnr=psnr or result.psnr,
+                max_error=max_error or result.max_error,
                 seconds=round(time.perf_counter() - began, 3),
             )
         )
@@ -184,8 +183,8 @@ class SceneMaker:
         passing = may_pass(error, scene.source)
         if not passing:
             self._discard(scene)
-        message = " ".join(str(error).split()) if isinstance(error, LtchmError) else _describe(error)
-        return replace(scene, state="skipped" if is_no_failure(error) else "failed", error=message, passing=passing)
+        state: State = "skipped" if is_no_failure(error) else "failed"
+        return replace(scene, state=state, error=explain(error), passing=passing)
 
 
 class _Room:
@@ -193,16 +192,17 @@ class _Room:
 
     def __init__(self, space: Space | None, source: Source):
         self._space = space
-        raw = source.shape.y * source.shape.x * len(source.bands) * source.dtype.itemsize
-        self._taken = 0 if space is None else space.take(raw, source.name)
+        self._taken = 0 if space is None else space.take(source.raw_bytes, source.name)
 
     def close(self) -> None:
         if self._space is not None:
             self._space.give(self._taken)
 
 
-def _describe(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+def explain(error: Exception) -> str:
+    """An error in one line."""
+    text = str(error) if isinstance(error, LtchmError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:

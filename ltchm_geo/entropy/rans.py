@@ -12,7 +12,6 @@ rANS: J. Duda, "Asymmetric numeral systems", arXiv:1311.2540.
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from ltchm_geo.cpu import core_count
 from ltchm_geo.entropy import _kernels, tables
 from ltchm_geo.errors import CorruptTileError, DesynchronisedError, UsageError
 
@@ -246,8 +246,7 @@ def _crc(latents: NDArray[np.int32], crc: int = 0) -> int:
 
 def _thread_count(threads: int | None) -> int:
     if threads is None:
-        affinity = getattr(os, "sched_getaffinity", None)  # not on every system
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
+        return core_count()
     if threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
     return threads

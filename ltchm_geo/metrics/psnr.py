@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 __all__ = ["ErrorStats", "psnr"]
 
+_HALF = 1 << 32
+
 
 def psnr(
     reference: NDArray[Any],
@@ -81,10 +83,11 @@ class ErrorStats:
         if not reference.size:
             return
         with np.errstate(invalid="ignore", over="ignore"):
-            error = (test.astype(np.float64) - reference).ravel()
+            error = _differences(reference, test).ravel()
             if reference.dtype.kind == "f":
                 # Infinities and NaN have no difference, yet they may agree.
-                error[((reference == test) | (np.isnan(reference) & np.isnan(test))).ravel()] = 0
+                alike = (np.isinf(reference) & (reference == test)) | (np.isnan(reference) & np.isnan(test))
+                error[alike.ravel()] = 0
             largest, total, squares = float(np.abs(error).max()), float(error.sum()), float(np.vdot(error, error))
         finite = reference if reference.dtype.kind != "f" else reference[np.isfinite(reference)]
         with self._lock:
@@ -122,3 +125,21 @@ class ErrorStats:
         if math.isnan(self.mse) or not peak > 0:
             return math.nan
         return 20 * math.log10(peak) - 10 * math.log10(self.mse) if math.isfinite(self.mse) else -math.inf
+
+
+def _differences(reference: NDArray[Any], test: NDArray[Any]) -> NDArray[np.float64]:
+    """test - reference in double precision, 0 only where they are equal."""
+    if all(array.dtype.kind == "f" or array.dtype.itemsize < 8 for array in (reference, test)):
+        return np.subtract(test, reference, dtype=np.float64)
+    # Neighbours above 2**53 would be the same double: the halves of 64 bits are exact, and so are their differences.
+    (high, low), (high_before, low_before) = _halves(test), _halves(reference)
+    return (high - high_before) * _HALF + (low - low_before)
+
+
+def _halves(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Exact doubles high and low with values = high * 2**32 + low."""
+    if values.dtype.kind == "f":
+        exact = values.astype(np.float64)
+        return np.trunc(exact / _HALF), np.where(np.isinf(exact), 0, np.fmod(exact, _HALF))
+    wide = values if values.dtype == np.uint64 else values.astype(np.int64)
+    return (wide >> 32).astype(np.float64), (wide & (_HALF - 1)).astype(np.float64)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 from rasters import smooth, write_tif
 from scenes import META
 
+from ltchm_geo._json import dumps
 from ltchm_geo.bitstream import TileMode, TilePayload
-from ltchm_geo.container import BandGroup, ContainerWriter, SceneMeta
+from ltchm_geo.container import MANIFEST_KEY, BandGroup, ContainerWriter, SceneMeta
 from ltchm_geo.georef import BandInfo
+from ltchm_geo.manifest import Manifest, Record
 from ltchm_geo.radiometry import UINT8_MAPPING
 from ltchm_geo.types import Shape2d, TileIndex
 
@@ -81,6 +86,51 @@ def test_a_shard_larger_than_memory(one_shard: Path) -> None:
         f"ltchm_geo.decompress_raster({name!r}, {name + '.tif'!r}, bands=[1], workers=1, overwrite=True)",
     ]
     assert mebibytes("; ".join(statements)) < 700
+
+
+def test_a_claim_of_two_thousand_million_columns(tmp_path: Path) -> None:
+    """Opening it and reading a pixel take what they take of any scene."""
+    meta = replace(
+        META,
+        shape=Shape2d(4, 2**31 - 1),
+        **{"weights": None, "weights_tag": None, "level": 0, "alpha": None, "mask": False},
+        bands=META.bands[:1],
+        groups=(BandGroup("g0", (0,), (UINT8_MAPPING,), (None,)),),
+        tile=1024,
+        shard=64,
+    )
+    root = dumps({"attributes": {"ltchm": meta.to_dict()}})
+    shards = dict.fromkeys(meta.shard_keys(0), Record(2**20, "0" * 64))
+    (tmp_path / "zarr.json").write_bytes(root)
+    (tmp_path / MANIFEST_KEY).write_bytes(Manifest(shards, {"zarr.json": Record.of(root)}).pack())
+    statement = f"""
+import numpy as np, xarray as xr
+with ltchm_geo.open({str(tmp_path)!r}) as scene:
+    assert set(scene.coords) >= {{"band", "spatial_ref"}} and "x" not in scene.coords
+with xr.open_dataset({str(tmp_path)!r}, engine="ltchm") as scene:
+    for chosen in (5, -1, [7, -9], slice(9, None, 2**27)):
+        try:
+            scene.band_data.isel(band=0, x=chosen).load()
+        except ltchm_geo.errors.CorruptTileError:
+            continue
+        raise AssertionError(chosen)
+"""
+    assert mebibytes(statement) < 300
+
+
+def test_strides_and_points_hold_one_shard(one_shard: Path) -> None:
+    """Not the 512 MiB of a band between the first and the last of them."""
+    with xr.open_dataset(one_shard) as dataset:
+        band = dataset.band_data.isel(band=0)
+        points = xr.DataArray(np.arange(100, 8192, 256), dims="p")
+        tracemalloc.start()
+        try:
+            for part in (band[::200, ::200], band.isel(y=points, x=points.rename(p="q"))):
+                tracemalloc.reset_peak()
+                assert not part.values.any()
+                assert tracemalloc.get_traced_memory()[1] < 300 << 20  # a shard of 2048 x 2048 x 3 is 96 MiB
+        finally:
+            tracemalloc.stop()
 
 
 def test_too_little_memory_is_told(one_shard: Path) -> None:

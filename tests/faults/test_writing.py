@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from decodable import DECODABLE, colours, write_decodable
 from rasters import smooth, write_tif
-from scenes import ALPHA, MASK, SHARDS
+from scenes import ALPHA, MASK, SHARDS, put_plane
 
 import ltchm_geo
 from ltchm_geo import _sink
@@ -114,9 +114,8 @@ def fill(writer: ContainerWriter) -> None:
             tiles = grid.tiles_in_shard(shard)
             body = {t: TilePayload(TileMode.CONSTANT, body=colours(group.bands, t)).pack() for t in tiles}
             writer.put_shard(group.name, shard, {grid.slot(tile): data for tile, data in body.items()})
-        rows, columns = grid.shard_box(shard).slices
-        writer.put_plane_shard("alpha", shard, ALPHA[rows, columns])
-        writer.put_plane_shard("mask", shard, MASK[rows, columns])
+        put_plane(writer, "alpha", shard, ALPHA)
+        put_plane(writer, "mask", shard, MASK)
 
 
 # --- clocks ----------------------------------------------------------------------------------------------------------

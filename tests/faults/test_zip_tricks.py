@@ -5,7 +5,11 @@ Overlaps, duplicates, unsafe names, methods, encryption, bombs and truncation ar
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
+import json
+import os
 import stat
 import struct
 import zipfile
@@ -17,9 +21,10 @@ from decodable import pixels, write_decodable
 from rasters import pixels_of
 
 import ltchm_geo
+from ltchm_geo import _store
 from ltchm_geo._store import member_method
-from ltchm_geo.container import ContainerReader
-from ltchm_geo.errors import ContainerError, CorruptContainerError
+from ltchm_geo.container import MANIFEST_KEY, ContainerReader
+from ltchm_geo.errors import ContainerError, CorruptContainerError, NotAContainerError, SourceError
 
 END = struct.Struct("<4s4xHHIIH")  # magic, members on this disk and in all, size and offset of the directory, comment
 
@@ -85,6 +90,40 @@ def test_a_zip64_that_tells_the_truth(scene: Path) -> None:
     assert ltchm_geo.verify(scene, deep=True).ok
 
 
+def test_a_zip64_directory_counts_whatever_the_old_record_says(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytearray(scene.read_bytes())
+    _, _, members, size, offset, _ = END.unpack(data[-22:])
+    monkeypatch.setattr(_store, "_MAX_DIRECTORY", size - 1)
+    as_zip64(data, size, offset, members)
+    end(data, size=100)
+    scene.write_bytes(data)
+    with pytest.raises(CorruptContainerError, match="larger than"):
+        ContainerReader(scene)
+
+
+def test_zip64_records_elsewhere(scene: Path) -> None:
+    """Some releases of Python read the one that is pointed to, others the one before the end."""
+    data = bytearray(scene.read_bytes())
+    _, _, members, size, offset, _ = END.unpack(data[-22:])
+    as_zip64(data, size, offset, members)
+    data[-34:-26] = (len(data) - 99).to_bytes(8, "little")
+    scene.write_bytes(data)
+    with pytest.raises(CorruptContainerError, match="ZIP64"):
+        ContainerReader(scene)
+
+
+def test_a_zip_of_the_future_is_no_raster(tmp_path: Path) -> None:
+    """zipfile does not know how to read it, and says so in its own way."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", b"a")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 6] = 99
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=r"a\.zip"):
+        ltchm_geo.compare_rasters(path, path)
+
+
 class Pipe(io.RawIOBase):
     """Somewhere to write that cannot go back: zipfile then puts sizes behind the members."""
 
@@ -129,9 +168,7 @@ def test_members_that_call_themselves_links(scene: Path, tmp_path: Path) -> None
 
 
 def test_a_folder_of_links_and_pipes(tmp_path: Path) -> None:
-    """A link to nowhere is a missing file, a pipe an empty one: nothing waits for it."""
-    import os
-
+    """A link to nowhere is a missing file, and so is a pipe: nothing waits for it."""
     scene = write_decodable(tmp_path / "scene.zarr")
     shard = scene / "0" / "g0" / "c" / "0" / "0" / "0"
     for replace in (lambda: shard.symlink_to(tmp_path / "nowhere"), lambda: os.mkfifo(shard)):
@@ -141,4 +178,34 @@ def test_a_folder_of_links_and_pipes(tmp_path: Path) -> None:
     (scene / "zarr.json").unlink()
     os.mkfifo(scene / "zarr.json")
     with pytest.raises(CorruptContainerError, match="description"):
+        ContainerReader(scene)
+    os.mkfifo(tmp_path / "a.ltchm")
+    with pytest.raises(NotAContainerError, match="neither a file nor a folder"):
+        ContainerReader(tmp_path / "a.ltchm")
+
+
+def test_a_pipe_for_a_preview(tmp_path: Path) -> None:
+    scene = write_decodable(tmp_path / "scene.zarr")
+    manifest = json.loads((scene / MANIFEST_KEY).read_bytes())
+    manifest["files"]["preview.jpg"] = {"bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}
+    (scene / MANIFEST_KEY).write_bytes(json.dumps(manifest).encode())
+    os.mkfifo(scene / "preview.jpg")
+    with ContainerReader(scene) as reader:
+        with pytest.raises(CorruptContainerError, match="not a file"):
+            reader.preview()
+        assert [(problem.key, problem.message) for problem in reader.verify()] == [
+            ("preview.jpg", "preview.jpg is not a file")
+        ]
+
+
+def test_a_folder_that_may_not_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, real = write_decodable(tmp_path / "scene.zarr"), Path.stat
+
+    def denied(self: Path, **options: bool) -> os.stat_result:
+        if self.parent == scene:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(self, **options)
+
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(CorruptContainerError, match=r"scene\.zarr: zarr\.json cannot be read: Permission denied"):
         ContainerReader(scene)
