@@ -246,7 +246,8 @@ def _middle(lines: Sequence[float], size: int) -> tuple[int, int] | None:
     if not low < high:
         return None
     count = min(size, _DEFAULT_WINDOW, max(_MIN_PLACE, round(high - low)))
-    return max(0, min(round((low + high - count) / 2), size - count)), count
+    first = math.floor(round((low + high - count) / 2, 6))
+    return max(0, min(first, size - count)), count
 
 
 def _total(sizes: Sequence[int], grid: TileGrid) -> tuple[int, int, int]:
