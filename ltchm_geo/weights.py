@@ -20,7 +20,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ._json import loads, require_keys
+from ._json import is_sha256, loads, require_keys
 from .errors import InvalidWeightsError, WeightsError, WeightsHashError, WeightsNotFoundError
 
 __all__ = ["LoadedWeights", "WeightsEntry", "available", "find", "load", "search_path", "user_weights_dir"]
@@ -28,7 +28,6 @@ __all__ = ["LoadedWeights", "WeightsEntry", "available", "find", "load", "search
 MANIFEST = "manifest.json"
 MAX_BYTES = 1 << 30
 _MAX_JSON = 1 << 24
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _HASH_PREFIX = re.compile(r"[0-9a-f]{8,64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")  # a bare name: never leads out of its folder
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -87,7 +86,7 @@ class WeightsEntry:
         )
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("weights entry: tag, file, hash and provenance must be strings")
-        if not _TAG.fullmatch(self.tag) or not _FILE_NAME.fullmatch(self.file) or not _SHA256.fullmatch(self.sha256):
+        if not _TAG.fullmatch(self.tag) or not _FILE_NAME.fullmatch(self.file) or not is_sha256(self.sha256):
             raise ValueError(
                 f"weights entry {self.tag!r}: malformed tag, file name {self.file!r} or hash {self.sha256!r}"
             )

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from decodable import BROKEN, DECODABLE, pixels, write_decodable
+from forked import exit_code, needs_fork
 from rasters import CHIAPAS, COAST, DRONE, TOKYO, description, masks_of, opened, pixels_of, same
 
 from ltchm_geo import compress_raster, decompress_raster, scene_decoder
@@ -260,7 +259,7 @@ def test_progress_and_shards_in_work(coast: Path, monkeypatch: pytest.MonkeyPatc
     assert most <= 2
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@needs_fork
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_in_a_forked_child(coast: Path, tmp_path: Path) -> None:
     """Whatever threads its parent had, it has none of them."""
@@ -269,12 +268,7 @@ def test_in_a_forked_child(coast: Path, tmp_path: Path) -> None:
     def restore() -> None:
         decompress_raster(coast, tmp_path / "there.tif", workers=2)
 
-    child = multiprocessing.get_context("fork").Process(target=restore)
-    child.start()
-    child.join(60)
-    child.kill()
-    child.join()
-    assert child.exitcode == 0
+    assert exit_code(restore) == 0
     assert same(here, tmp_path / "there.tif")
 
 

@@ -1,8 +1,6 @@
 """Which weights and precision an engine takes, and that a tile's pixels depend on nothing else."""
 
 import json
-import multiprocessing
-import os
 import shutil
 import sys
 import threading
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import exit_code, needs_fork
 
 from ltchm_geo import cpu, weights
 from ltchm_geo.engine import PRECISION_VARIABLE, Engine, default_precision, load_engine
@@ -120,7 +119,7 @@ def test_threads_of_the_pool_flush_denormals():
     assert found[0] > 0
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@needs_fork
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_decodes(tiny, tiles):
     """The threads of the parent's pool are not its own."""
@@ -130,9 +129,4 @@ def test_a_forked_child_decodes(tiny, tiles):
     def decode():
         sys.exit(0 if engine.decode_latents(streams, LEVEL, 128)[1].all() else 1)
 
-    child = multiprocessing.get_context("fork").Process(target=decode)
-    child.start()
-    child.join(60)
-    child.kill()
-    child.join()
-    assert child.exitcode == 0
+    assert exit_code(decode) == 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ltchm_geo.cli.bench_options import replace_file_option
 from ltchm_geo.cli.options import Reporter, json_option, quiet_option
 from ltchm_geo.errors import UsageError
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Keep the figures as JSON."
 )
-@click.option("--overwrite", is_flag=True, help="Replace that file.")
+@replace_file_option
 @json_option
 @quiet_option
 def guarantees(data: Path, side: int, out: Path | None, overwrite: bool, as_json: bool, quiet: bool) -> None:

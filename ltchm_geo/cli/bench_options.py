@@ -20,6 +20,8 @@ data_option: Callable[..., Any] = click.option(
     "--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set's files."
 )
 
+replace_file_option: Callable[..., Any] = click.option("--overwrite", is_flag=True, help="Replace that file.")
+
 
 def results_option(default: str, help_text: str = "Where results are kept.") -> Callable[..., Any]:
     """``--out DIR``, by default a folder of the repository."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ltchm_geo.cli.bench_options import data_option, dataset_option
+from ltchm_geo.cli.bench_options import data_option, dataset_option, replace_file_option
 from ltchm_geo.cli.options import Reporter, device_option, json_option, model_option, parse_numbers, quiet_option
 
 
@@ -39,7 +39,7 @@ from ltchm_geo.cli.options import Reporter, device_option, json_option, model_op
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Keep the figures as JSON."
 )
-@click.option("--overwrite", is_flag=True, help="Replace that file.")
+@replace_file_option
 @model_option
 @device_option
 @json_option
