@@ -7,9 +7,12 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ltchm_geo.container import ContainerReader
     from ltchm_geo.types import TileIndex
 
@@ -50,6 +53,24 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         commit="none",
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def farmland() -> np.ndarray:
+    """(256, 256, 3) uint8 of real imagery."""
+    import rasterio
+
+    with rasterio.open(Path(__file__).parents[1] / "examples" / "data" / "farmland_rgbn.tif") as dataset:
+        return np.moveaxis(dataset.read([1, 2, 3], window=((0, 256), (0, 256))), 0, -1)
+
+
+@pytest.fixture(scope="session")
+def crops(farmland: np.ndarray) -> Tensor:
+    """The same as (4, 3, 128, 128) in [0, 1]."""
+    import torch
+
+    pixels = torch.from_numpy(farmland.astype(np.float32) / 255).permute(2, 0, 1)
+    return torch.stack([pixels[:, y : y + 128, x : x + 128] for y in (0, 128) for x in (0, 128)])
 
 
 @pytest.fixture

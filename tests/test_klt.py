@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
-import rasterio
 import torch
 from test_training import CPU, TINY, assert_same, everything
 
@@ -20,30 +17,15 @@ from ltchm_geo.training.klt import best_step, principal_components, start_as_klt
 from ltchm_geo.training.loop import Trainer
 from ltchm_geo.training.recipe import Recipe
 
-FARMLAND = Path(__file__).parents[1] / "examples" / "data" / "farmland_rgbn.tif"
 CONFIG = replace(TINY, latent_channels=96, dam_gain=True, skip="2x2", scales="geometric")
 MIDDLE = torch.tensor([3.5])
 
 
 @pytest.fixture(scope="module")
-def image():
-    """(256, 256, 3) uint8 of real imagery."""
-    with rasterio.open(FARMLAND) as dataset:
-        return np.moveaxis(dataset.read([1, 2, 3], window=((0, 256), (0, 256))), 0, -1)
-
-
-@pytest.fixture(scope="module")
-def scene(image):
-    """The same as (4, 3, 128, 128) in [0, 1]."""
-    pixels = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)
-    return torch.stack([pixels[:, y : y + 128, x : x + 128] for y in (0, 128) for x in (0, 128)])
-
-
-@pytest.fixture(scope="module")
-def network(scene):
+def network(crops):
     torch.manual_seed(0)
     network = LTCHM(CONFIG).eval()
-    start_as_klt(network, scene)
+    start_as_klt(network, crops)
     return network
 
 
@@ -57,40 +39,40 @@ def psnr(x, y):
     return -10 * math.log10(float((x - y).square().mean()))
 
 
-def test_the_network_begins_as_an_orthogonal_projection(network, scene):
-    again = restored(network, scene)
+def test_the_network_begins_as_an_orthogonal_projection(network, crops):
+    again = restored(network, crops)
     torch.testing.assert_close(restored(network, again), again, rtol=0, atol=1e-5)
-    lost, kept, whole = (float((a - 0.5).square().sum()) for a in (scene - again + 0.5, again, scene))
+    lost, kept, whole = (float((a - 0.5).square().sum()) for a in (crops - again + 0.5, again, crops))
     assert lost + kept == pytest.approx(whole, rel=1e-5)
     with torch.no_grad():
-        y = network.g_a(scene, MIDDLE.expand(len(scene)))
+        y = network.g_a(crops, MIDDLE.expand(len(crops)))
     assert float(y.square().sum()) * best_step(level_to_lambda(56)) ** 2 == pytest.approx(kept, rel=1e-5)
 
 
-def test_it_keeps_more_than_other_projections(network, scene):
+def test_it_keeps_more_than_other_projections(network, crops):
     torch.manual_seed(0)
     for basis in (torch.randn(96, 768), torch.eye(768)[:96]):
-        cells = torch.nn.functional.unfold(scene - 0.5, 16, stride=16).transpose(0, 1).flatten(1)
+        cells = torch.nn.functional.unfold(crops - 0.5, 16, stride=16).transpose(0, 1).flatten(1)
         rows = torch.linalg.qr(basis.T).Q.T
         other = rows.T @ (rows @ cells)
-        assert psnr(scene, restored(network, scene)) > -10 * math.log10(float((other - cells).square().mean())) + 6
+        assert psnr(crops, restored(network, crops)) > -10 * math.log10(float((other - cells).square().mean())) + 6
 
 
-def test_files_are_good_before_the_first_step(network, scene):
+def test_files_are_good_before_the_first_step(network, crops):
     """Rounded, at the middle of the qualities; what PyTorch's own random weights make of it is noise."""
-    x_hat = network(scene, MIDDLE.expand(len(scene))).x_hat.detach()
-    assert psnr(scene, x_hat) > 30
+    x_hat = network(crops, MIDDLE.expand(len(crops))).x_hat.detach()
+    assert psnr(crops, x_hat) > 30
     torch.manual_seed(0)
-    assert psnr(scene, LTCHM(CONFIG).eval()(scene, MIDDLE.expand(len(scene))).x_hat.detach()) < 20
+    assert psnr(crops, LTCHM(CONFIG).eval()(crops, MIDDLE.expand(len(crops))).x_hat.detach()) < 20
 
 
-def test_components_are_orthonormal_and_the_largest_come_first(scene):
-    basis = principal_components(scene - 0.5, 64)
+def test_components_are_orthonormal_and_the_largest_come_first(crops):
+    basis = principal_components(crops - 0.5, 64)
     assert basis.shape == (12, 3, 2, 2)  # a cell has no more
     torch.testing.assert_close(basis.flatten(1) @ basis.flatten(1).T, torch.eye(12), rtol=0, atol=1e-5)
-    energy = torch.nn.functional.conv2d(scene - 0.5, basis, stride=2).square().mean((0, 2, 3))
+    energy = torch.nn.functional.conv2d(crops - 0.5, basis, stride=2).square().mean((0, 2, 3))
     assert (energy[:-1] >= energy[1:]).all()
-    torch.testing.assert_close(principal_components(scene - 0.5, 5), basis[:5])
+    torch.testing.assert_close(principal_components(crops - 0.5, 5), basis[:5])
 
 
 @pytest.mark.parametrize("level", [0, 56, 112])
@@ -107,20 +89,20 @@ def test_no_other_step_is_better(level):
     assert cost(best) < min(cost(best * 0.9), cost(best * 1.1))
 
 
-def test_mixtures_begin_as_wide_as_their_latents(network, scene):
+def test_mixtures_begin_as_wide_as_their_latents(network, crops):
     with torch.no_grad():
-        y = network.g_a(scene, MIDDLE.expand(len(scene)))
+        y = network.g_a(crops, MIDDLE.expand(len(crops)))
     widths = network.parameter_net.layers[-1].bias.detach()[6 * 96 :].reshape(3, 96)
     spread = y.square().mean((0, 2, 3)).sqrt().log2()
     torch.testing.assert_close(widths - spread, torch.tensor([[-2.5], [-1.0], [0.5]]).expand(3, 96), rtol=0, atol=0.01)
 
 
-def test_a_trainer_starts_so_and_goes_on(image, tmp_path):
+def test_a_trainer_starts_so_and_goes_on(farmland, tmp_path):
     """The same twice, with the average at the same place; and a resumed run goes on as if nothing had been."""
     recipe = Recipe(model=CONFIG, start="klt", crop=128, batch=2, decay_crop=128, decay_batch=2, mixed_precision=False)
 
     def trainer():
-        return Trainer(recipe, Sampler([Pool.build([("farmland", image)], CPU)], {}), CPU)
+        return Trainer(recipe, Sampler([Pool.build([("farmland", farmland)], CPU)], {}), CPU)
 
     random, first, second = trainer(), trainer(), trainer()
     first.start_as_klt()

@@ -285,7 +285,9 @@ def test_geometric_scales_cancel_at_every_quality():
 
 @pytest.mark.parametrize("kind", [Analysis, Synthesis])
 @pytest.mark.parametrize("quality", [0.0, 3.3125, 7.0])
-@pytest.mark.parametrize("variant", [{}, {"skip": "2x2", "latent_channels": 48, "scales": "geometric"}])
+@pytest.mark.parametrize(
+    "variant", [{}, {"skip": "2x2", "latent_channels": 48, "deep_channels": 40, "scales": "geometric"}]
+)
 @torch.no_grad()
 def test_folded_scales_are_the_same_function(kind, quality, variant):
     config = replace(TINY, **variant)
@@ -387,6 +389,15 @@ def test_latent_channels_are_as_many_as_the_network_is_wide_unless_named():
     assert model(torch.rand(1, 3, 128, 128), torch.tensor([3.0])).x_hat.shape == (1, 3, 128, 128)
 
 
+@pytest.mark.parametrize("dam", ["latent", "table1"])
+def test_deep_channels_are_those_at_an_eighth(dam):
+    assert ModelConfig(channels=192).deep == 192
+    model = LTCHM(ModelConfig(channels=32, latent_channels=72, deep_channels=48, parameter_width=32, dam=dam))
+    layers = (model.g_a.down2.conv2, model.g_a.down3.conv2, model.g_s.up3.conv2, model.g_s.up2.conv2)
+    assert [layer.out_channels for layer in layers] == [32, 48, 48, 32]
+    assert model(torch.rand(1, 3, 128, 128), torch.tensor([3.0])).x_hat.shape == (1, 3, 128, 128)
+
+
 def test_config_round_trips_and_rejects_what_it_does_not_know():
     config = ModelConfig(channels=192, dam="table1")
     assert ModelConfig.from_dict(config.to_dict()) == config
@@ -404,6 +415,9 @@ def test_config_round_trips_and_rejects_what_it_does_not_know():
         {"latent_channels": 4104},
         {"latent_channels": "192"},
         {"latent_channels": 8, "reduction": 16},
+        {"deep_channels": 100},
+        {"deep_channels": True},
+        {"deep_channels": 8, "reduction": 16},
         {"window": "4"},
         {"dam": "none"},
         {"hpham": "4x4"},

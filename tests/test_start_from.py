@@ -85,10 +85,11 @@ def test_prior_is_fitted_to_any_table():
     assert (shares * np.log2(shares / fitted.numpy())).sum(1).max() < 0.1
 
 
+@pytest.mark.parametrize("deep", [0, 48])
 @pytest.mark.parametrize("gain", [False, True])
-def test_a_wider_latent_codes_as_before(gain):
+def test_a_wider_latent_codes_as_before(gain, deep):
     config = replace(TINY, dam_gain=gain)
-    trained, wide = shaken(config), LTCHM(replace(config, latent_channels=72)).eval()
+    trained, wide = shaken(config), LTCHM(replace(config, latent_channels=72, deep_channels=deep)).eval()
     widen(trained, wide)
     trained, wide = trained.double(), wide.double()  # inverse GDNs amplify rounding
     x, quality = torch.rand(1, 3, 128, 128).double(), torch.tensor([2.5]).double()
@@ -162,7 +163,9 @@ def test_other_architectures_are_refused():
         make_trainer(architecture="ltchm-no-dam").start_from(LTCHM(TINY))
 
 
-@pytest.mark.parametrize("change", [{"parameter_width": 48}, {"latent_channels": 24}, {"hpham": "table2"}])
+@pytest.mark.parametrize(
+    "change", [{"parameter_width": 48}, {"latent_channels": 24}, {"deep_channels": 24}, {"hpham": "table2"}]
+)
 def test_networks_that_do_not_fit_are_refused(change):
-    with pytest.raises(UsageError, match="only latent_channels and skip may differ"):
+    with pytest.raises(UsageError, match="only latent_channels, deep_channels and skip may differ"):
         make_trainer(model=replace(TINY, **change)).start_from(LTCHM(TINY))

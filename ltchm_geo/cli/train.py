@@ -56,7 +56,8 @@ def train(
     takes that many from its first one on.
 
     --start-from begins a new run with released weights instead of random ones: to adapt them to your imagery, or to go
-    on from them with more latent channels or wider skips. A run that has a checkpoint in OUT goes on from that.
+    on from them with more channels in y or at 1/8 of the resolution, or wider skips. A run that has a checkpoint in OUT
+    goes on from that.
 
     \b
     ltchm train weights/recipes/preview.toml packs/*.tar --out run --minutes 60

@@ -31,6 +31,9 @@ class ModelConfig:
     ----------
     channels : int
         N, the paper's C: width of g_a and g_s. 128, 192 and 256 in the paper; a multiple of `head_dim` and of 8.
+    deep_channels : int
+        Width of g_a and g_s at 1/8 of the resolution; 0 stands for N, as in the paper. A latent vector comes from four
+        positions there, so a quarter of M is the least that makes sense (docs/decisions/0012-deep-channels.md).
     latent_channels : int
         M, the channels of y; 0 stands for N, as in the paper's text, while its Tab. 1 says 2N. M numbers for 256 pixels
         are what bounds the quality at high rates (docs/decisions/0009-latent-channels.md).
@@ -58,6 +61,7 @@ class ModelConfig:
 
     channels: int = 128
     latent_channels: int = 0
+    deep_channels: int = 0
     parameter_width: int = 640
     head_dim: int = 32
     window: int = 4
@@ -73,15 +77,13 @@ class ModelConfig:
         sizes = (self.channels, self.parameter_width, self.head_dim, self.window, self.reduction, self.groups)
         if not all(isinstance(v, int) and 1 <= v <= 4096 for v in sizes):
             raise InvalidWeightsError("model config: sizes must be integers from 1 to 4096")
-        if (
-            not isinstance(self.latent_channels, int)
-            or not 0 <= self.latent_channels <= 4096
-            or self.latent_channels % 8
-        ):
-            raise InvalidWeightsError("model config: latent_channels must be 0 or a multiple of 8 up to 4096")
+        for name in ("latent_channels", "deep_channels"):
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value <= 4096 or value % 8:
+                raise InvalidWeightsError(f"model config: {name} must be 0 or a multiple of 8 up to 4096")
         if self.window > MAX_WINDOW:  # attention takes memory by its fourth power
             raise InvalidWeightsError(f"model config: window={self.window} is larger than {MAX_WINDOW}")
-        if self.reduction > min(self.channels, self.latent):
+        if self.reduction > min(self.channels, self.latent, self.deep):
             raise InvalidWeightsError(f"model config: a reduction of {self.reduction} leaves no channels")
         if self.channels % self.head_dim or self.channels % 8:
             raise InvalidWeightsError(f"model config: channels={self.channels} must be a multiple of 8 and of head_dim")
@@ -96,6 +98,11 @@ class ModelConfig:
     def latent(self) -> int:
         """M, the channels of y."""
         return self.latent_channels or self.channels
+
+    @property
+    def deep(self) -> int:
+        """Width of g_a and g_s at 1/8 of the resolution."""
+        return self.deep_channels or self.channels
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready dictionary."""

@@ -29,17 +29,17 @@ class Analysis(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        n, m = config.channels, config.latent
+        n, d, m = config.channels, config.deep, config.latent
         self.down1 = DownBlock(3, n, config.skip)
         self.stage1 = nn.Sequential(_attention(config, n, always=False), ResidualBlock(n))
         self.scale1 = QualityScale(n, config.scales)
         self.down2 = DownBlock(n, n, config.skip)
         self.stage2 = nn.Sequential(_attention(config, n, always=True), ResidualBlock(n))
         self.scale2 = QualityScale(n, config.scales)
-        self.down3 = DownBlock(n, n, config.skip)
-        self.stage3 = nn.Sequential(_attention(config, n, always=False), ResidualBlock(n))
-        self.scale3 = QualityScale(n, config.scales)
-        self.down4 = conv3x3(n, m, stride=2)
+        self.down3 = DownBlock(n, d, config.skip)
+        self.stage3 = nn.Sequential(_attention(config, d, always=False), ResidualBlock(d))
+        self.scale3 = QualityScale(d, config.scales)
+        self.down4 = conv3x3(d, m, stride=2)
         self.stage4 = _attention(config, m, always=True)
         self.scale4 = QualityScale(m, config.scales, exponent=0.45)
 
@@ -57,14 +57,14 @@ class Synthesis(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        n, m = config.channels, config.latent
+        n, d, m = config.channels, config.deep, config.latent
         self.scale4 = QualityScale(m, config.scales, exponent=-0.45)
         self.stage4 = nn.Sequential(_attention(config, m, always=True), ResidualBlock(m))
         self.scale3 = QualityScale(m, config.scales)
-        self.up3 = UpBlock(m, n, config.skip)
-        self.stage3 = nn.Sequential(_attention(config, n, always=False), ResidualBlock(n))
-        self.scale2 = QualityScale(n, config.scales)
-        self.up2 = UpBlock(n, n, config.skip)
+        self.up3 = UpBlock(m, d, config.skip)
+        self.stage3 = nn.Sequential(_attention(config, d, always=False), ResidualBlock(d))
+        self.scale2 = QualityScale(d, config.scales)
+        self.up2 = UpBlock(d, n, config.skip)
         self.stage2 = nn.Sequential(_attention(config, n, always=True), ResidualBlock(n))
         self.scale1 = QualityScale(n, config.scales)
         self.up1 = UpBlock(n, n, config.skip)

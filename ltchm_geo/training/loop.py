@@ -27,6 +27,7 @@ from ltchm_geo.errors import UsageError
 from ltchm_geo.nn.config import LEVELS_PER_ANCHOR, level_to_lambda
 from ltchm_geo.nn.model import LTCHM
 from ltchm_geo.training.augment import augment
+from ltchm_geo.training.awaken import awaken
 from ltchm_geo.training.data import Sampler
 from ltchm_geo.training.klt import start_as_klt
 from ltchm_geo.training.optim import laid_out, make_optimizer
@@ -39,6 +40,8 @@ TILE_PIXELS = 256**2
 _NORM_LIMIT = 4.0
 #: What principal components are taken of: every one of a cell's 768 numbers is seen tens of thousands of times.
 _KLT_PIXELS = 2**23
+#: What new channels are found from: maps of the network are held for all of it.
+_AWAKENING_PIXELS = 2**21
 
 
 @dataclass(frozen=True)
@@ -105,17 +108,23 @@ class Trainer:
         """Take over the weights of a trained network, which may have fewer latent channels; before the first step."""
         if self.recipe.architecture != "ltchm":
             raise UsageError(f"weights hold an ltchm: {self.recipe.architecture} cannot start from them")
-        widen(trained, cast(LTCHM, self.model))
-        self.trained_latent = trained.config.latent
+        network, held = cast(LTCHM, self.model), trained.config
+        widen(trained, network)
+        wanted = network.config
+        if wanted.deep > held.deep and wanted.latent > held.latent and wanted.skip == "2x2" and wanted.dam_gain:
+            awaken(network, held, self._sample(_AWAKENING_PIXELS))
+        self.trained_latent = held.latent
         self.average = self._weights()
 
     def start_as_klt(self) -> None:
         """Begin as the Karhunen-Loeve transform of the data; before the first step."""
-        size = self.recipe.crop
-        batches = range(math.ceil(_KLT_PIXELS / (self.recipe.batch * size**2)))
-        crops = [self._crops(self.recipe.batch, size) for _ in batches]
-        start_as_klt(cast(LTCHM, self.model), torch.cat(crops))
+        start_as_klt(cast(LTCHM, self.model), self._sample(_KLT_PIXELS))
         self.average = self._weights()
+
+    def _sample(self, pixels: int) -> Tensor:
+        """Crops of so many pixels together, or a few more."""
+        batch, size = self.recipe.batch, self.recipe.crop
+        return torch.cat([self._crops(batch, size) for _ in range(math.ceil(pixels / (batch * size**2)))])
 
     def _weights(self) -> dict[str, Tensor]:
         """A copy of the present ones: where the average begins."""
@@ -160,8 +169,10 @@ class Trainer:
         """One update. Returns (loss, bpp, mse) as a float64 tensor on the device."""
         recipe, (batch, size) = self.recipe, self.batch_and_size
         x = self._crops(batch, size)
-        uniform = torch.rand(batch, generator=self.generator, device=self.device)
-        quality = recipe.quality_low + uniform * (recipe.quality_high - recipe.quality_low)
+        # One from each of as many equal parts of the range: gradients differ less from step to step.
+        part = torch.arange(batch, device=self.device)
+        share = (part + torch.rand(batch, generator=self.generator, device=self.device)) / batch
+        quality = recipe.quality_low + share * (recipe.quality_high - recipe.quality_low)
         for group, base in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
             group["lr"] = base * self._lr_factor()
         estimate = self._network(x, quality, mixed_precision=self._mixed_precision, **self._free())

@@ -41,13 +41,15 @@ class Recipe:
         Steps of linear warm-up.
     awaken : int
         Steps during which what latent channels cost that a start from narrower weights added is not charged to g_a.
-        Charged at once they would be silenced before g_s has learned to read them.
+        Charged at once they would be silenced before g_s has learned to read them; all the more where they begin at
+        random, which is so unless `deep_channels` grows, too.
     ema : float
         Decay of the exponential moving average of the weights, which is what gets exported.
     clip : float
         Largest gradient norm.
     quality_low, quality_high : float
-        Quality is drawn uniformly in log lambda between these positions of [0, 7].
+        Quality is drawn uniformly in log lambda between these positions of [0, 7]: one from each of as many equal parts
+        as a batch has crops.
     rate_weight_power : float
         Each sample's loss is multiplied by (lambda / 1024) ** -power: without it, high rates own the gradient.
     mixed_precision : bool

@@ -1,4 +1,4 @@
-"""Start a network with more latent channels or wider skips where a trained one stands: at first, the same function.
+"""Start a network with more channels or wider skips where a trained one stands: at first, the same function.
 
 The trained channels come first and see nothing of the new ones. The new channels begin at random; what reads them
 begins at zero, and learns. A 2x2 skip begins as the 1x1 skip that it replaces.
@@ -21,7 +21,7 @@ __all__ = ["widen"]
 
 @torch.no_grad()
 def widen(trained: LTCHM, network: LTCHM) -> None:
-    """Give `network` the weights of `trained`, which may have fewer latent channels or 1x1 skips where it has 2x2.
+    """Give `network` the weights of `trained`, which may have fewer channels in y or at 1/8, or 1x1 skips for 2x2.
 
     Raises
     ------
@@ -29,11 +29,12 @@ def widen(trained: LTCHM, network: LTCHM) -> None:
         They differ in more, or `network` is the narrower one.
     """
     wanted, held = network.config, trained.config
-    alike = replace(held, latent_channels=wanted.latent_channels, skip=wanted.skip) == wanted
-    if not alike or wanted.latent < held.latent or wanted.skip < held.skip:
+    free = {name: getattr(wanted, name) for name in ("latent_channels", "deep_channels", "skip")}
+    fewer = wanted.latent < held.latent or wanted.deep < held.deep
+    if replace(held, **free) != wanted or fewer or wanted.skip < held.skip:
         raise UsageError(
             f"the recipe's network {wanted.to_dict()} cannot start from {held.to_dict()}: "
-            "only latent_channels and skip may differ, and not be less"
+            "only latent_channels, deep_channels and skip may differ, and not be less"
         )
     parts = _parts(network)
     for (name, new), (_, old) in zip(network.named_modules(), trained.named_modules(), strict=True):

@@ -25,10 +25,12 @@ from ltchm_geo.container import ContainerReader
 from ltchm_geo.errors import (
     CorruptContainerError,
     CorruptTileError,
+    IncompleteContainerError,
     LtchmError,
     NotAContainerError,
     SourceReadError,
 )
+from ltchm_geo.manifest import MANIFEST_KEY
 from ltchm_geo.types import TileIndex
 
 FORMS = ["scene.ltchm", "scene.zarr"]
@@ -183,7 +185,7 @@ def test_a_replaced_folder_is_never_half_one_and_half_the_other(tmp_path: Path) 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_readers_while_it_is_overwritten(name: str, tmp_path: Path) -> None:
-    """Each sees the old or the new scene, whole; a folder may also be away for a moment."""
+    """Each sees the old or the new scene, whole; a folder may be away for a moment, but is not called unfinished."""
     path, stop = write_decodable(tmp_path / name), threading.Event()
     seen: list[int] = []
 
@@ -217,6 +219,34 @@ def test_readers_while_it_is_overwritten(name: str, tmp_path: Path) -> None:
         for reader in readers:
             reader.result()
     assert len(set(seen)) > 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not replace what is open")
+def test_a_folder_replaced_while_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The description was the old scene's and the manifest would be the new one's: it opens as the new scene."""
+    path, other = (
+        write_decodable(tmp_path / name, meta=replace(DECODABLE, level=level))
+        for name, level in (("scene.zarr", 1), ("other.zarr", 2))
+    )
+    describe = ContainerReader._find_description
+
+    def replace_after(self: ContainerReader, root: bytes) -> Any:
+        if other.exists():
+            shutil.rmtree(path)
+            other.rename(path)
+        return describe(self, root)
+
+    monkeypatch.setattr(ContainerReader, "_find_description", replace_after)
+    with ContainerReader(path) as reader:
+        assert reader.meta.level == 2
+        assert reader.verify() == []
+
+
+def test_a_folder_without_its_manifest_is_unfinished(tmp_path: Path) -> None:
+    path = write_decodable(tmp_path / "scene.zarr")
+    (path / MANIFEST_KEY).unlink()
+    with pytest.raises(IncompleteContainerError, match=r"scene\.zarr: the scene was not finished"):
+        ContainerReader(path)
 
 
 def test_names_that_cannot_be_looked_up() -> None:
