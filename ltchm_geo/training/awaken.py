@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ltchm_geo.nn.config import LEVELS_PER_ANCHOR, QUALITY_ANCHORS, ModelConfig, level_to_lambda
 from ltchm_geo.nn.hyperprior import PARAMETERS
+from ltchm_geo.nn.layers import ResidualBlock, UpBlock
 from ltchm_geo.nn.model import LTCHM
 from ltchm_geo.training.klt import best_step
 
@@ -106,14 +107,14 @@ def _encode(
     skip = cast(nn.Conv2d, g_a.down3.skip)
     skip.weight[deep], skip.bias[deep] = kernels.view_as(skip.weight[deep]), bias  # type: ignore[index]
     _silence(g_a.down3.conv2, deep)
-    _silence(g_a.stage3[-1].conv2, deep)
+    _silence(cast(ResidualBlock, g_a.stage3[-1]).conv2, deep)
 
     eighth = maps.eighth(quarter)
     kernels, bias, latent_basis = _leading(_cells(eighth, 2), _cells(lost, 16), config.latent - latent.start)
     _silence(g_a.down4, latent)
     # A 3x3 kernel with stride 2 sees a cell of four pixels by its last two rows and columns.
     g_a.down4.weight[latent, :, 1:, 1:] = kernels.view(len(kernels), -1, 2, 2)
-    g_a.down4.bias[latent] = bias
+    g_a.down4.bias[latent] = bias  # type: ignore[index]
     steps = torch.tensor([math.log2(best_step(level_to_lambda(k * LEVELS_PER_ANCHOR))) for k in range(QUALITY_ANCHORS)])
     g_a.scale4.log2_scale[:, latent] = -steps[:, None].to(bias)
     network.g_s.scale4.log2_scale[:, latent] = steps[:, None].to(bias)
@@ -136,8 +137,8 @@ def _inverse(maps: _Maps, latents: Tensor) -> Tensor:
 def _decode(network: LTCHM, inverse: Tensor, bases: tuple[Tensor, Tensor], deep: slice, latent: slice) -> None:
     """Let g_s add to the pixels, by its skips, what the new latents stand for."""
     g_s, (deep_basis, latent_basis) = network.g_s, bases
-    for layer, channels in ((g_s.stage4[-1].conv2, latent), (g_s.up3.conv2, deep), (g_s.stage3[-1].conv2, deep)):
-        _silence(layer, channels)
+    for block, channels in ((g_s.stage4[-1], latent), (g_s.up3, deep), (g_s.stage3[-1], deep)):
+        _silence(cast(ResidualBlock | UpBlock, block).conv2, channels)
     up3, up2 = cast(nn.ConvTranspose2d, g_s.up3.skip), cast(nn.ConvTranspose2d, g_s.up2.skip)
     up3.weight[:, deep] = 0.0  # trained latents say nothing to the new channels
     up3.bias[deep] = 0.0  # type: ignore[index]
