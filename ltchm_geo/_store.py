@@ -122,8 +122,7 @@ class DirectoryStore:
                 data = file.read(size)
         except OSError as error:
             raise CorruptContainerError(f"{key} cannot be read: {error.strerror}") from error
-        if self._now() != self._identity:
-            raise CorruptContainerError(f"{self.path} was replaced while it was open: open it again")
+        self._check_name()
         return exactly(data, size, key)
 
     def keys(self) -> set[str] | None:
@@ -147,9 +146,15 @@ class DirectoryStore:
         try:
             return self._file(key).stat()
         except (FileNotFoundError, NotADirectoryError):
+            self._check_name()
             return None
         except OSError as error:
             raise CorruptContainerError(f"{key} cannot be read: {error.strerror}") from error
+
+    def _check_name(self) -> None:
+        """The folder must still have its name, or what was read or missed says nothing about the scene."""
+        if self._now() != self._identity:
+            raise CorruptContainerError("the scene was replaced or removed while it was open: open it again")
 
     def _now(self) -> tuple[int, int] | None:
         """Which folder has the name at this moment."""

@@ -95,31 +95,17 @@ class ContainerReader:
             raise
 
     def _open(self) -> None:
-        """Read what every reader needs; again if it fails, unless the same description has failed before.
-
-        A folder that is replaced meanwhile gives a description of the old scene and, a moment later, a manifest of the
-        new one or none.
-        """
-        failed: bytes | None = None
-        while True:
-            root = b""
-            try:
-                root = self._document(_ROOT, MAX_JSON) if _ROOT in self._store else b""
-                self._read_scene(root)
-                return
-            except ContainerError as error:
-                if root == failed:
-                    raise type(error)(f"{self.path}: {error}") from error
-                failed = root
-
-    def _read_scene(self, root: bytes) -> None:
-        self.meta = SceneMeta.from_dict(self._find_description(root))
-        if MANIFEST_KEY not in self._store:
-            raise IncompleteContainerError("the scene was not finished, its manifest is missing: compress it again")
-        self.manifest = Manifest.unpack(self._document(MANIFEST_KEY, MAX_MANIFEST))
-        self.grids: tuple[TileGrid, ...] = tuple(self.meta.pyramid_grid(level) for level in self.meta.pyramid)
-        self.grid = self.grids[0]
-        self._check_manifest(root)
+        try:
+            root = self._document(_ROOT, MAX_JSON) if _ROOT in self._store else b""
+            self.meta = SceneMeta.from_dict(self._find_description(root))
+            if MANIFEST_KEY not in self._store:
+                raise IncompleteContainerError("the scene was not finished, its manifest is missing: compress it again")
+            self.manifest = Manifest.unpack(self._document(MANIFEST_KEY, MAX_MANIFEST))
+            self.grids: tuple[TileGrid, ...] = tuple(self.meta.pyramid_grid(level) for level in self.meta.pyramid)
+            self.grid = self.grids[0]
+            self._check_manifest(root)
+        except ContainerError as error:
+            raise type(error)(f"{self.path}: {error}") from error
 
     def _find_description(self, root: bytes) -> Any:
         try:

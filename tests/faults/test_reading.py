@@ -222,24 +222,21 @@ def test_readers_while_it_is_overwritten(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows does not replace what is open")
-def test_a_folder_replaced_while_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The description was the old scene's and the manifest would be the new one's: it opens as the new scene."""
-    path, other = (
-        write_decodable(tmp_path / name, meta=replace(DECODABLE, level=level))
-        for name, level in (("scene.zarr", 1), ("other.zarr", 2))
-    )
+@pytest.mark.parametrize("successor", [True, False])
+def test_a_folder_replaced_while_it_is_opened(successor: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its description was read; its manifest is gone then, but it was not left unfinished."""
+    path, other = (write_decodable(tmp_path / name) for name in ("scene.zarr", "other.zarr"))
     describe = ContainerReader._find_description
 
     def replace_after(self: ContainerReader, root: bytes) -> Any:
-        if other.exists():
-            shutil.rmtree(path)
+        path.rename(tmp_path / "old")
+        if successor:
             other.rename(path)
         return describe(self, root)
 
     monkeypatch.setattr(ContainerReader, "_find_description", replace_after)
-    with ContainerReader(path) as reader:
-        assert reader.meta.level == 2
-        assert reader.verify() == []
+    with pytest.raises(CorruptContainerError, match=r"scene\.zarr: the scene was replaced or removed"):
+        ContainerReader(path)
 
 
 def test_a_folder_without_its_manifest_is_unfinished(tmp_path: Path) -> None:
