@@ -10,15 +10,12 @@ import pytest
 import torch
 from test_klt import CONFIG, psnr
 from test_start_from import shaken
-from test_training import CPU
+from test_training import make_trainer
 
 from ltchm_geo.nn.config import LEVELS_PER_ANCHOR, level_to_lambda
 from ltchm_geo.nn.model import LTCHM
 from ltchm_geo.training.awaken import awaken
-from ltchm_geo.training.data import Pool, Sampler
 from ltchm_geo.training.klt import best_step, start_as_klt
-from ltchm_geo.training.loop import Trainer
-from ltchm_geo.training.recipe import Recipe
 from ltchm_geo.training.widen import widen
 
 WIDE = replace(CONFIG, deep_channels=48, latent_channels=160)
@@ -74,10 +71,9 @@ def test_as_much_is_expected_of_them_as_of_the_trained_one_most_alike(networks, 
         torch.testing.assert_close(rows[:, channel], rows[:, nearest])
 
 
-def test_a_trainer_awakens_what_it_widens(networks, farmland):
+def test_a_trainer_awakens_what_it_widens(networks):
     trained, _, _ = networks
-    recipe = Recipe(model=WIDE, crop=128, batch=4, decay_crop=128, decay_batch=4, mixed_precision=False)
-    trainer = Trainer(recipe, Sampler([Pool.build([("farmland", farmland)], CPU)], {}), CPU)
+    trainer = make_trainer(model=WIDE, batch=4)
     trainer.start_from(trained)
     assert trainer.trained_latent == 96
     assert trainer.model.g_s.up2.skip.weight[32:].any()
@@ -85,10 +81,9 @@ def test_a_trainer_awakens_what_it_widens(networks, farmland):
         torch.testing.assert_close(trainer.average[key], value)
 
 
-def test_one_wide_enough_is_taken_over_as_it_is(farmland):
+def test_one_wide_enough_is_taken_over_as_it_is():
     trained = shaken(CONFIG)
-    recipe = Recipe(model=CONFIG, crop=128, batch=4, decay_crop=128, decay_batch=4, mixed_precision=False)
-    trainer = Trainer(recipe, Sampler([Pool.build([("farmland", farmland)], CPU)], {}), CPU)
+    trainer = make_trainer(model=CONFIG, batch=4)
     trainer.start_from(trained)
     for key, value in trainer.model.state_dict().items():
         torch.testing.assert_close(value, trained.state_dict()[key])

@@ -311,7 +311,7 @@ def test_a_wild_gradient_step_is_skipped(factor):
     unaveraged = [k for k in before if not k.startswith("average.")]
     assert_same({k: before[k] for k in unaveraged}, {k: after[k] for k in unaveraged})
     assert (trainer.skipped, trainer.step) == (1, 3)
-    assert usual * (1 - 1e-12) <= trainer.usual_norm <= usual * 1.07  # never blocks for good, never jumps
+    assert usual <= trainer.usual_norm <= usual * 1.07  # never blocks for good, never jumps
     trainer.train_step()
     assert trainer.skipped == 1
     assert all(bool(torch.isfinite(v).all()) for v in everything(trainer).values())

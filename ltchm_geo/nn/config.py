@@ -104,6 +104,11 @@ class ModelConfig:
         """Width of g_a and g_s at 1/8 of the resolution."""
         return self.deep_channels or self.channels
 
+    @property
+    def may_be_linear(self) -> bool:
+        """Whether g_a and g_s can be linear transforms: skips see all pixels, and dynamic attention can add nothing."""
+        return self.skip == "2x2" and self.dam_gain
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready dictionary."""
         return asdict(self)

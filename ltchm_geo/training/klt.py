@@ -19,7 +19,7 @@ from ltchm_geo.nn.hyperprior import ParameterNetwork
 from ltchm_geo.nn.layers import DownBlock, ResidualBlock, UpBlock
 from ltchm_geo.nn.model import LTCHM
 
-__all__ = ["best_step", "principal_components", "start_as_klt"]
+__all__ = ["best_step", "cells", "principal_axes", "principal_components", "silence", "start_as_klt"]
 
 #: First widths (log2) of a latent's mixture components, relative to the spread of its channel.
 _WIDTHS = (-2.5, -1.0, 0.5)
@@ -32,21 +32,21 @@ def start_as_klt(network: LTCHM, crops: Tensor) -> None:
     Parameters
     ----------
     network : LTCHM
-        With 2x2 skips and the gain of dynamic attention (`Recipe` sees to it), or it could not be linear.
+        One that may be linear (`Recipe` sees to it).
     crops : (B, 3, H, W)
         Typical ones, in [0, 1]; H and W multiples of 16.
     """
     g_a, g_s = network.g_a, network.g_s
     for module in (*g_a.modules(), *g_s.modules()):
         if isinstance(module, DownBlock | UpBlock | ResidualBlock):
-            _clear(module.conv2)
+            silence(module.conv2)
     maps = crops - 0.5
     downs = (g_a.down1.skip, g_a.down2.skip, g_a.down3.skip, g_a.down4)
     ups = (g_s.up0, g_s.up1.skip, g_s.up2.skip, g_s.up3.skip)
     for down, up in zip(downs, ups, strict=True):
         basis = principal_components(maps, len(down.weight))
         for layer in (down, up):
-            _clear(layer)
+            silence(layer)
             # A 3x3 kernel with stride 2 sees a cell of four pixels by its last two rows and columns.
             layer.weight[: basis.shape[0], : basis.shape[1], -2:, -2:] = basis
         maps = F.conv2d(maps, basis, stride=2)
@@ -58,9 +58,17 @@ def start_as_klt(network: LTCHM, crops: Tensor) -> None:
 
 def principal_components(maps: Tensor, count: int) -> Tensor:
     """Orthonormal 2x2 kernels (K, C, 2, 2) that keep the most energy of `maps` (B, C, H, W), K = min(`count`, 4C)."""
-    cells = F.unfold(maps, 2, stride=2).transpose(0, 1).flatten(1).double()
-    vectors = torch.linalg.eigh(cells @ cells.T).eigenvectors.T.flip(0)  # largest eigenvalue first
-    return vectors[:count].reshape(-1, maps.shape[1], 2, 2).to(maps)
+    return principal_axes(cells(maps, 2), count).reshape(-1, maps.shape[1], 2, 2).to(maps)
+
+
+def principal_axes(vectors: Tensor, count: int) -> Tensor:
+    """The `count` orthonormal rows (count, K) that keep the most energy of `vectors` (K, n), the largest first."""
+    return torch.linalg.eigh(vectors @ vectors.T).eigenvectors.T.flip(0)[:count]
+
+
+def cells(maps: Tensor, size: int) -> Tensor:
+    """All cells of `size` x `size` of `maps` (B, C, H, W), in double precision: (C * size**2, cells)."""
+    return F.unfold(maps, size, stride=size).transpose(0, 1).flatten(1).double()
 
 
 def best_step(lagrangian: float) -> float:
@@ -77,6 +85,7 @@ def _set_widths(parameters: ParameterNetwork, log2_spread: Tensor) -> None:
     bias[2 * MIXTURES * len(log2_spread) :] = torch.cat([log2_spread + width for width in _WIDTHS])
 
 
-def _clear(layer: nn.Module) -> None:
+def silence(layer: nn.Module, channels: slice = slice(None)) -> None:
+    """Let a layer, or some of a convolution's output channels, give zeros."""
     for parameter in layer.parameters():
-        parameter.zero_()
+        parameter[channels] = 0.0

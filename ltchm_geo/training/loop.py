@@ -111,7 +111,7 @@ class Trainer:
         network, held = cast(LTCHM, self.model), trained.config
         widen(trained, network)
         wanted = network.config
-        if wanted.deep > held.deep and wanted.latent > held.latent and wanted.skip == "2x2" and wanted.dam_gain:
+        if wanted.deep > held.deep and wanted.latent > held.latent and wanted.may_be_linear:
             awaken(network, held, self._sample(_AWAKENING_PIXELS))
         self.trained_latent = held.latent
         self.average = self._weights()
@@ -211,7 +211,7 @@ class Trainer:
         self._skipped += ~follow
         # The usual norm follows slowly even a skipped step, so a lasting change of scale cannot block training.
         norm = torch.where(follow, norm, torch.where(finite, limit, usual))
-        self._usual_norm = norm if self.step == 0 else usual * 0.98 + norm * 0.02
+        self._usual_norm = norm if self.step == 0 else torch.lerp(usual, norm, 0.02)
 
     def _lr_factor(self) -> float:
         warm = min(1.0, (self.step + 1) / max(1, self.recipe.warmup))

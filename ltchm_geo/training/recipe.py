@@ -102,7 +102,7 @@ class Recipe:
             raise UsageError(f'recipe: optimizer must be "muon" or "adamw", not {self.optimizer!r}')
         if self.start not in ("random", "klt"):
             raise UsageError(f'recipe: start must be "random" or "klt", not {self.start!r}')
-        if self.start == "klt" and not (ours and self.model.skip == "2x2" and self.model.dam_gain):
+        if self.start == "klt" and not (ours and self.model.may_be_linear):
             raise UsageError('recipe: start = "klt" needs an ltchm with skip = "2x2" and dam_gain = true')
         if not 0 <= self.quality_low <= self.quality_high <= QUALITY_ANCHORS - 1:
             raise UsageError(f"recipe: need 0 <= quality_low <= quality_high <= {QUALITY_ANCHORS - 1}")

@@ -16,7 +16,7 @@ from ltchm_geo.nn.attention import IDConv
 from ltchm_geo.nn.hyperprior import PARAMETERS, ParameterNetwork
 from ltchm_geo.nn.model import LTCHM
 
-__all__ = ["widen"]
+__all__ = ["grouped", "widen"]
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def widen(trained: LTCHM, network: LTCHM) -> None:
             groups, trained_parameter = parts.get(name, 1), old.get_parameter(key)
             if name.endswith(".skip") and key == "weight" and wanted.skip != held.skip:
                 trained_parameter = _as_2x2(trained_parameter, transposed=isinstance(new, nn.ConvTranspose2d))
-            _place(_grouped(trained_parameter, groups), _grouped(parameter, groups), _input_axis(new))
+            _place(grouped(trained_parameter, groups), grouped(parameter, groups), _input_axis(new))
     new_channels = slice(held.latent, wanted.latent)
     _strengthen(network.g_a.down4.weight, new_channels)
 
@@ -71,7 +71,7 @@ def _parts(network: LTCHM) -> dict[str, int]:
     return found
 
 
-def _grouped(parameter: Tensor, groups: int) -> Tensor:
+def grouped(parameter: Tensor, groups: int) -> Tensor:
     """(groups, channels, ...), a view."""
     return parameter.view(groups, -1, *parameter.shape[1:]) if groups > 1 else parameter[None]
 
