@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -11,12 +12,13 @@ from typing import Any
 
 from .container import ContainerReader
 from .errors import DestinationError, UsageError
+from .georef import Georef
 from .location import beside
 from .raster import create_geotiff
 from .scene_decoder import DamagedTile, SceneDecoder
 from .schedule import Progress, Ticker, run_shards, worker_count
 from .timing import StageClock
-from .types import PixelBox, Shape2d
+from .types import Bounds, PixelBox, Shape2d
 
 __all__ = ["DecompressResult", "decompress_raster"]
 
@@ -58,6 +60,7 @@ def decompress_raster(
     dst: str | os.PathLike[str] | None = None,
     *,
     window: Sequence[int] | None = None,
+    bounds: Bounds | None = None,
     bands: Sequence[int] | None = None,
     level: int = 0,
     device: str = "auto",
@@ -76,6 +79,8 @@ def decompress_raster(
         Default: the scene's name with the suffix .tif; in the current folder for a scene in an object store.
     window : (row, column, height, width), optional
         Only these pixels, counted in those of the level; the transform moves along.
+    bounds : (x_min, y_min, x_max, y_max), optional
+        Instead, a place in the scene's CRS: whatever pixels of the scene it touches.
     bands : 1-based band numbers, optional
         Only these bands, in this order.
     level : int
@@ -99,7 +104,10 @@ def decompress_raster(
     with ContainerReader(src) as reader:
         meta = reader.meta
         grid = meta.pyramid_grid(level)
-        box = _box(window, grid.scene)
+        georef = meta.pyramid_georef(level)
+        if window is not None and bounds is not None:
+            raise UsageError("window and bounds exclude each other: give one of them")
+        box = _box(window, grid.scene) if bounds is None else _box_of(bounds, georef, grid.scene)
         chosen = _bands(bands, len(meta.bands))
         path = Path(dst) if dst is not None else beside(reader.path, ".tif")
         if os.path.exists(path) and os.path.exists(src) and os.path.samefile(path, src):
@@ -109,7 +117,7 @@ def decompress_raster(
             path,
             Shape2d(box.height, box.width),
             [meta.bands[band] for band in chosen],
-            meta.pyramid_georef(level).shifted(box.y0, box.x0),
+            georef.shifted(box.y0, box.x0),
             overwrite=overwrite,
         ) as writer:
             ticker = Ticker(grid.count(box), progress)
@@ -140,6 +148,21 @@ def _box(window: Sequence[int] | None, shape: Shape2d) -> PixelBox:
     if box.height < 1 or box.width < 1 or box.intersection(whole) != box:
         raise UsageError(f"window {tuple(box)} is not inside the scene of {shape.y} rows and {shape.x} columns")
     return box
+
+
+def _box_of(bounds: Bounds, georef: Georef, shape: Shape2d) -> PixelBox:
+    """The pixels that a place in the CRS touches."""
+    if len(bounds) != 4 or not all(map(math.isfinite, bounds)) or bounds[0] >= bounds[2] or bounds[1] >= bounds[3]:
+        raise UsageError(f"bounds are x_min, y_min, x_max, y_max in the scene's CRS, not {tuple(bounds)}")
+    lines = georef.pixels_of(bounds)
+    if lines is None:
+        raise UsageError("the scene has no place on the map that bounds could mean: give a window of pixels")
+    (top, bottom), (left, right) = (
+        (max(0, math.floor(low)), min(size, math.ceil(high))) for (low, high), size in zip(lines, shape, strict=True)
+    )
+    if top >= bottom or left >= right:
+        raise UsageError(f"the scene does not touch {tuple(bounds)}: in its own CRS it covers {georef.bounds(shape)}")
+    return PixelBox(top, left, bottom - top, right - left)
 
 
 def _bands(bands: Sequence[int] | None, count: int) -> list[int]:

@@ -34,7 +34,7 @@ from .tile_decoder import decode_tiles
 from .tile_encoder import encode_tiles
 from .tiles import DEFAULT_TILE, MARGIN, TileGrid, automatic_shard, pad_tile
 from .timing import StageClock
-from .types import PixelBox, TileIndex
+from .types import Bounds, PixelBox, TileIndex
 
 __all__ = ["AMPLIFICATION", "Estimate", "estimate_raster", "estimate_scene"]
 
@@ -53,7 +53,6 @@ _OVERVIEW_PIXEL, _PREVIEW = 1.35, 60_000
 
 _BATCH = 8
 
-Bounds = tuple[float, float, float, float]
 Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
 
@@ -227,22 +226,17 @@ def _window_box(window: tuple[int, int, int, int] | None, source: Source) -> Pix
 
 def _middle_of(bounds: Bounds, source: Source) -> PixelBox:
     """The window in the middle of what `bounds` shows of a raster; its own middle if that is nothing."""
-    a, b, c, d, e, f = source.georef.transform or (0.0,) * 6
-    determinant = a * e - b * d
-    if determinant == 0:
-        return _window_box(None, source)
-    corners = [(x - c, y - f) for x in bounds[::2] for y in bounds[1::2]]
-    columns, rows = ([(u * x + v * y) / determinant for x, y in corners] for u, v in ((e, -b), (-d, a)))
-    spans = [_middle(lines, size) for lines, size in ((rows, source.shape.y), (columns, source.shape.x))]
-    if spans[0] is None or spans[1] is None:
+    found = source.georef.pixels_of(bounds)
+    spans = [] if found is None else [_middle(*pair) for pair in zip(found, source.shape, strict=True)]
+    if not spans or spans[0] is None or spans[1] is None:
         return _window_box(None, source)
     (row, height), (column, width) = spans[0], spans[1]
     return PixelBox(row, column, height, width)
 
 
-def _middle(lines: Sequence[float], size: int) -> tuple[int, int] | None:
-    """First pixel and count along one axis of `size` pixels; None if `lines` do not touch it."""
-    low, high = max(min(lines), 0.0), min(max(lines), float(size))
+def _middle(lines: tuple[float, float], size: int) -> tuple[int, int] | None:
+    """First pixel and count along one axis of `size` pixels; None if what lies between `lines` does not touch it."""
+    low, high = max(lines[0], 0.0), min(lines[1], float(size))
     if not low < high:
         return None
     count = min(size, _DEFAULT_WINDOW, max(_MIN_PLACE, round(high - low)))

@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike
 
 from ._json import decode_number, encode_number, require_keys
 from .errors import CorruptContainerError
+from .types import Bounds, Shape2d
 
 __all__ = ["BandInfo", "Georef", "Number", "Tags", "alpha_band", "native_nodata"]
 
@@ -80,6 +81,29 @@ class Georef:
             rpcs = {**rpcs, **offsets, **{key: rpcs[key] / factor for key in ("line_scale", "samp_scale")}}
         gcps = tuple({**gcp, "row": gcp["row"] / factor, "col": gcp["col"] / factor} for gcp in self.gcps)
         return replace(self, transform=transform, gcps=gcps, rpcs=rpcs)
+
+    def bounds(self, shape: Shape2d) -> Bounds | None:
+        """The smallest rectangle in the CRS that holds `shape` pixels; None without a transform."""
+        if self.transform is None:
+            return None
+        a, b, c, d, e, f = self.transform
+        corners = [(column, row) for column in (0, shape.x) for row in (0, shape.y)]
+        xs, ys = [a * x + b * y + c for x, y in corners], [d * x + e * y + f for x, y in corners]
+        return min(xs), min(ys), max(xs), max(ys)
+
+    def pixels_of(self, bounds: Bounds) -> tuple[tuple[float, float], tuple[float, float]] | None:
+        """First and last line of pixels, (rows, columns), of what `bounds` covers in the CRS; None without a transform.
+
+        Lines are counted in fractions of pixels from the upper left corner of the first, to a millionth: bounds on the
+        border between two pixels do not reach into the next one because of rounding. They may lie outside the raster.
+        """
+        a, b, c, d, e, f = self.transform or (0.0,) * 6
+        determinant = a * e - b * d
+        if determinant == 0:
+            return None
+        corners = [(x - c, y - f) for x in bounds[::2] for y in bounds[1::2]]
+        rows, columns = ([round((u * x + v * y) / determinant, 6) for x, y in corners] for u, v in ((-d, a), (e, -b)))
+        return (min(rows), max(rows)), (min(columns), max(columns))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data."""

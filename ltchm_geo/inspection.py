@@ -19,7 +19,7 @@ from .errors import CorruptTileError
 from .location import Location
 from .nn.config import MAX_LEVEL, level_to_lambda
 from .scene_meta import array_path
-from .types import TileIndex
+from .types import Bounds, TileIndex
 
 if TYPE_CHECKING:
     from .scene_decoder import SceneDecoder
@@ -86,6 +86,11 @@ class SceneInfo:
         return _count_tiles(self.meta)
 
     @property
+    def bounds(self) -> Bounds | None:
+        """x_min, y_min, x_max, y_max in the CRS; None without a transform."""
+        return self.meta.georef.bounds(self.meta.shape)
+
+    @property
     def _pixels(self) -> int:
         return self.meta.shape.y * self.meta.shape.x
 
@@ -101,6 +106,7 @@ class SceneInfo:
             "quality": self.quality,
             "lambda": level_to_lambda(self.meta.level),
             "tiles": self.tiles,
+            "bounds": None if self.bounds is None else list(self.bounds),
             "sizes": dict(self.sizes),
             **self.meta.to_dict(),
             "levels": [self.level(level) for level in self.meta.pyramid],

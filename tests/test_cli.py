@@ -283,8 +283,8 @@ def test_decompress_passes_options_on(fake: Fake, capsys: pytest.CaptureFixture[
     assert (seen["window"], seen["bands"], seen["allow_damaged"]) == ((1, 2, 3, 4), (4, 3, 2), True)
     assert (seen["dst"], seen["overwrite"], seen["device"], seen["workers"]) == (None, False, "auto", None)
     assert capsys.readouterr().out.startswith("b.tif\n")
-    assert main(["decompress", "a.ltchm", "--level", "2"]) == 0
-    assert seen["level"] == 2
+    assert main(["decompress", "a.ltchm", "--level", "2", "--bounds", "-10", "20.5", "-9", "21"]) == 0
+    assert (seen["level"], seen["window"], seen["bounds"]) == (2, None, (-10.0, 20.5, -9.0, 21.0))
 
 
 def test_decompress_warns_of_damage(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,6 +70,27 @@ def test_window_of_a_real_scene(coast: Path, tmp_path: Path) -> None:
     assert second["transform"][:6] == pytest.approx((a, b, c + 50 * a, d, e, f + 100 * e))
 
 
+@pytest.mark.parametrize(
+    ("bounds", "window"),
+    [
+        ((5e5 + 640, 4e6 - 700, 5e5 + 900, 4e6 - 100), (10, 64, 60, 26)),  # the borders of pixels
+        ((5e5 + 641, 4e6 - 699, 5e5 + 899, 4e6 - 101), (10, 64, 60, 26)),  # whatever they touch
+        ((0.0, 0.0, 5e5 + 5, 9e9), (0, 0, 150, 1)),  # as much of it as there is
+    ],
+)
+def test_bounds(bounds: tuple[float, ...], window: tuple[int, ...], scene: Path, tmp_path: Path) -> None:
+    part = decompress_raster(scene, tmp_path / "part.tif", bounds=bounds).path
+    expected = decompress_raster(scene, tmp_path / "window.tif", window=window).path
+    assert same(part, expected)
+    assert description(part) == description(expected)
+
+
+def test_bounds_elsewhere(scene: Path) -> None:
+    with pytest.raises(UsageError, match=r"does not touch \(0, 0, 1, 1\): .* covers \(500000.0, .*, 4000000.0\)"):
+        decompress_raster(scene, bounds=(0, 0, 1, 1))
+    assert files(scene.parent) == [scene.name]
+
+
 @pytest.mark.parametrize("bands", [(1,), (4,), (5, 2), (3, 2, 1), (2, 2)])
 def test_bands(bands: tuple[int, ...], scene: Path) -> None:
     path = decompress_raster(scene, bands=bands).path
@@ -125,6 +146,10 @@ def test_tiles_are_listed_shard_by_shard(scene: Path, monkeypatch: pytest.Monkey
         {"window": (-1, 0, 5, 5)},
         {"window": (0, 0, 0, 5)},
         {"window": (0, 0, 5)},
+        {"window": (0, 0, 5, 5), "bounds": (0, 0, 1, 1)},
+        {"bounds": (0, 0, 1)},
+        {"bounds": (1, 0, 0, 1)},
+        {"bounds": (0, 0, float("inf"), 1)},
         {"bands": []},
         {"bands": [0]},
         {"bands": [6]},

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ltchm_geo.errors import CorruptContainerError
 from ltchm_geo.georef import RPC_SCALARS, RPC_VECTORS, BandInfo, Georef, alpha_band
+from ltchm_geo.types import Shape2d
 
 text = st.text(max_size=8)
 tags = st.dictionaries(text, st.dictionaries(text, text, max_size=3), max_size=2)
@@ -145,6 +146,33 @@ def test_a_window_lies_where_its_pixels_lie() -> None:
     assert part.tags == whole.tags
     assert whole.shifted(0, 0) == whole
     assert Georef().shifted(7, 3) == Georef()
+
+
+@pytest.mark.parametrize("transform", [(10.0, 0.5, 5e5, -0.25, -10.0, 4e6), (0.1, 0.0, 7.3, 0.0, -0.1, 50.1)])
+def test_bounds_of_pixels_and_pixels_of_bounds(transform: tuple[float, ...]) -> None:
+    place = Georef(transform=transform)
+    whole, part = place.bounds(Shape2d(40, 30)), place.shifted(7, 3).bounds(Shape2d(20, 10))
+    assert whole is not None
+    assert part is not None
+    for (low, high), first, count, turned in zip(place.pixels_of(part), (7, 3), (20, 10), (10, 20), strict=True):
+        bent = 0 if transform[1] == 0 else turned  # seen along the axes, a turned rectangle takes more room
+        assert first - bent / 4 <= low <= first
+        assert first + count <= high <= first + count + bent / 4
+    assert whole[0] < part[0] < part[2] < whole[2]
+    assert whole[1] < part[1] < part[3] < whole[3]
+
+
+def test_bounds_on_the_border_of_a_pixel_stay_there() -> None:
+    place = Georef(transform=(0.1, 0.0, 7.3, 0.0, -0.1, 50.1))
+    part = place.shifted(7, 3).bounds(Shape2d(20, 10))
+    assert part is not None
+    assert place.pixels_of(part) == ((7.0, 27.0), (3.0, 13.0))
+
+
+def test_without_a_transform_there_is_no_place() -> None:
+    assert Georef().bounds(Shape2d(4, 4)) is None
+    assert Georef().pixels_of((0, 0, 1, 1)) is None
+    assert Georef(transform=(1.0, 2.0, 0.0, 2.0, 4.0, 0.0)).pixels_of((0, 0, 1, 1)) is None
 
 
 def test_alpha_band_is_found() -> None:

@@ -25,6 +25,7 @@ _WINDOW = (click.IntRange(min=0), click.IntRange(min=0), click.IntRange(min=1), 
     Examples:
       ltchm decompress scene.ltchm
       ltchm decompress scene.ltchm part.tif --window 2048 4096 512 512
+      ltchm decompress scene.ltchm town.tif --bounds 440000 5520000 441000 5521000
       ltchm decompress scene.ltchm infrared.tif --bands 4,3,2
       ltchm decompress scene.ltchm small.tif --level 1
     """,
@@ -36,6 +37,13 @@ _WINDOW = (click.IntRange(min=0), click.IntRange(min=0), click.IntRange(min=1), 
     type=_WINDOW,
     metavar="ROW COL HEIGHT WIDTH",
     help="Only these pixels (of the level); rows and columns count from 0 at the upper left.",
+)
+@click.option(
+    "--bounds",
+    nargs=4,
+    type=float,
+    metavar="XMIN YMIN XMAX YMAX",
+    help="Instead, a place in the scene's CRS: whatever pixels it touches.",
 )
 @click.option("--bands", callback=parse_bands, metavar="1,2,3", help="Only these bands, in this order.")
 @click.option(
@@ -55,6 +63,7 @@ def decompress(
     src: str,
     dst: str | None,
     window: tuple[int, int, int, int] | None,
+    bounds: tuple[float, float, float, float] | None,
     bands: tuple[int, ...] | None,
     level: int,
     allow_damaged: bool,
@@ -77,6 +86,7 @@ def decompress(
             src,
             dst,
             window=window,
+            bounds=bounds,
             bands=bands,
             level=level,
             device=device,

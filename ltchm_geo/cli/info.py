@@ -52,6 +52,7 @@ def _describe(found: SceneInfo) -> str:
         ("CRS", text.crs_name(meta.georef.crs) or "none"),
         ("pixel size", _pixel_size(meta.georef.transform)),
         ("origin", _origin(meta.georef.transform)),
+        ("bounds", None if found.bounds is None else " ".join(f"{number:.12g}" for number in found.bounds)),
         ("control", text.counted(len(meta.georef.gcps), "ground control point") if meta.georef.gcps else None),
         ("sensor", "rational polynomial coefficients" if meta.georef.rpcs else None),
         ("holes", _holes(found)),
