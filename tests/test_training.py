@@ -128,16 +128,24 @@ def test_only_dense_convolutions_go_to_muon():
     assert len(make_optimizer(model, kind="adamw", lr=1e-3, muon_lr=2e-3).param_groups) == 1
 
 
-def test_transforms_can_learn_more_slowly():
+def test_parts_can_learn_more_slowly():
     model = LTCHM(TINY)
-    groups = make_optimizer(model, kind="muon", lr=1e-3, muon_lr=2e-3, transform_lr=0.5).param_groups
+    slow = {"g_a": 0.5, "g_s": 0.5, "context": 0.25}
+    groups = make_optimizer(model, kind="muon", lr=1e-3, muon_lr=2e-3, rates=slow).param_groups
     rate = {id(p): (group["lr"], group["muon"]) for group in groups for p in group["params"]}
     rates = {name: rate[id(p)] for name, p in model.named_parameters()}
     assert rates["g_a.down2.conv1.weight"] == rates["g_s.up2.conv2.weight"] == (1e-3, True)
     assert rates["g_a.down2.conv1.bias"] == rates["g_s.scale1.log2_scale"] == (0.5e-3, False)
     assert rates["h_s.layers.0.weight"] == rates["parameter_net.layers.2.weight"] == (2e-3, True)
-    assert rates["context.conv.bias"] == (1e-3, False)
+    assert rates["context.conv.weight"] == (0.5e-3, True)
+    assert rates["context.conv.bias"] == (0.25e-3, False)
+    assert rates["prior.biases.0"] == (1e-3, False)
     assert len(rate) == len(rates)
+
+
+def test_rates_of_parts_that_are_not_there():
+    with pytest.raises(UsageError, match=r"no parts \['contxt'\].*'context'"):
+        make_optimizer(LTCHM(TINY), kind="muon", lr=1e-3, muon_lr=2e-3, rates={"contxt": 0.1})
 
 
 def gradients(model, seed):
@@ -206,15 +214,16 @@ def test_a_step_that_is_not_followed_changes_nothing():
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_resumed_run_continues_bit_for_bit(tmp_path):
-    whole = make_trainer(mixed_precision=True)
+@pytest.mark.parametrize("whiten", [False, True])
+def test_a_resumed_run_continues_bit_for_bit(whiten, tmp_path):
+    whole = make_trainer(mixed_precision=True, whiten=whiten)
     for _ in range(2):
         whole.train_step()
     whole.save(tmp_path / "half.safetensors")
     for _ in range(2):
         whole.train_step()
     torch.manual_seed(99)  # the resumed run must not depend on the state it finds
-    resumed = make_trainer(mixed_precision=True)
+    resumed = make_trainer(mixed_precision=True, whiten=whiten)
     resumed.load(tmp_path / "half.safetensors")
     assert resumed.step == 2
     for _ in range(2):

@@ -81,6 +81,19 @@ class HyperSynthesis(nn.Module):
         return cast(Tensor, self.affine(self.layers(z), quality))
 
 
+class _MaskedConv2d(nn.Conv2d):
+    """5x5 convolution of what precedes its centre in raster order (type A)."""
+
+    def __init__(self, c_in: int, c_out: int, size: int, known: int):
+        super().__init__(c_in, c_out, size, padding=size // 2)
+        mask = (torch.arange(size**2) < known).float().reshape(1, 1, size, size)
+        self.register_buffer("mask", mask, persistent=False)
+        self.mask: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
+
+
 class MaskedContext(nn.Module):
     """5x5 masked convolution (type A): features (B, 2N, H, W) of the latents above and to the left."""
 
@@ -91,16 +104,12 @@ class MaskedContext(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         m, n = config.latent, config.channels
-        self.conv = nn.Conv2d(m, 2 * n, self.SIZE, padding=self.SIZE // 2)
-        mask = (torch.arange(self.SIZE**2) < self.KNOWN).float().reshape(1, 1, self.SIZE, self.SIZE)
-        self.register_buffer("mask", mask, persistent=False)
-        self.mask: Tensor
+        self.conv = _MaskedConv2d(m, 2 * n, self.SIZE, self.KNOWN)
         self.affine = QualityAffine(2 * n)
 
     def forward(self, y: Tensor, quality: Tensor) -> Tensor:
         """Features of the quantised latent `y` (B, M, H, W); outside the tile it counts as zero."""
-        features = F.conv2d(y, self.conv.weight * self.mask, self.conv.bias, padding=self.SIZE // 2)
-        return cast(Tensor, self.affine(features, quality))
+        return cast(Tensor, self.affine(self.conv(y), quality))
 
 
 class ParameterNetwork(nn.Module):

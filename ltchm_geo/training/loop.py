@@ -32,6 +32,7 @@ from ltchm_geo.training.data import Sampler
 from ltchm_geo.training.klt import start_as_klt
 from ltchm_geo.training.optim import laid_out, make_optimizer
 from ltchm_geo.training.recipe import Recipe
+from ltchm_geo.training.whiten import InputMoments
 from ltchm_geo.training.widen import widen
 
 _FORMAT = "ltchm-checkpoint-1"
@@ -81,10 +82,12 @@ class Trainer:
         self._layout = torch.channels_last if fast else torch.contiguous_format
         self.model = build_model(recipe).to(device).to(memory_format=self._layout)  # type: ignore[call-overload]
         self.average = self._weights()
-        rates = {"lr": recipe.lr, "muon_lr": recipe.muon_lr, "transform_lr": recipe.transform_lr}
-        self.optimizer = make_optimizer(self.model, kind=recipe.optimizer, **rates)
+        self.optimizer = make_optimizer(
+            self.model, kind=recipe.optimizer, lr=recipe.lr, muon_lr=recipe.muon_lr, rates=recipe.rates
+        )
         self._base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self._network = torch.compile(self.model) if recipe.compile else self.model
+        self.inputs = InputMoments(self.model)
         self.generator = torch.Generator(device).manual_seed(recipe.seed)
         self._chooser = self.generator if device.type == "cpu" else torch.Generator().manual_seed(recipe.seed)
         self.step = 0
@@ -173,6 +176,9 @@ class Trainer:
         part = torch.arange(batch, device=self.device)
         share = (part + torch.rand(batch, generator=self.generator, device=self.device)) / batch
         quality = recipe.quality_low + share * (recipe.quality_high - recipe.quality_low)
+        if recipe.whiten and self.inputs.due(self.step):
+            self.inputs.observe(x, quality)
+            self._whiten()
         for group, base in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
             group["lr"] = base * self._lr_factor()
         estimate = self._network(x, quality, mixed_precision=self._mixed_precision, **self._free())
@@ -187,6 +193,10 @@ class Trainer:
         self.step += 1
         self._update_average()
         return torch.stack([loss, bpp.mean(), mse.mean()]).detach().double()
+
+    def _whiten(self) -> None:
+        parameters = dict(self.model.named_parameters())
+        self.optimizer.whitenings = {parameters[name]: found for name, found in self.inputs.whitenings()}
 
     def _crops(self, batch: int, size: int) -> Tensor:
         x = augment(self.sampler.draw(batch, size, self.generator, self._chooser), self.generator)
@@ -236,6 +246,7 @@ class Trainer:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
         tensors |= self._optimizer_tensors()
+        tensors |= {f"input.{k}": v for k, v in self.inputs.moments.items()}
         tensors["rng.generator"] = self.generator.get_state()
         tensors["rng.chooser"] = self._chooser.get_state()
         tensors["rng.torch"] = torch.get_rng_state()
@@ -247,6 +258,7 @@ class Trainer:
             "trained_latent": self.trained_latent,
             "skipped": self.skipped,
             "usual_norm": self.usual_norm,
+            "observations": self.inputs.observations,
             "recipe": self.recipe.to_dict(),
         }
         part = path.with_suffix(".part")
@@ -268,6 +280,9 @@ class Trainer:
             own = {k: v.to(self.device) for k, v in _strip(tensors, f"optimizer.{name}:").items()}
             self.optimizer.state[parameter] = {k: laid_out(v, parameter) if v.ndim else v for k, v in own.items()}
         self.step, self.trained_latent = facts["step"], facts.get("trained_latent")
+        self.inputs.moments = {k: v.to(self.device) for k, v in _strip(tensors, "input.").items()}
+        self.inputs.observations = facts.get("observations", 0)
+        self._whiten()
         self._restore_random(tensors)
         self._skipped.fill_(facts["skipped"])
         self._usual_norm.fill_(facts["usual_norm"])

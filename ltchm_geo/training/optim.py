@@ -6,13 +6,15 @@ a CPU's time and worse on a GPU; so Muon's of one shape are updated together, an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast, overload
 
 import torch
 from torch import Tensor, nn
 
 from ltchm_geo.device import has_bfloat16
+from ltchm_geo.errors import UsageError
+from ltchm_geo.training.whiten import Whitening
 
 #: Quintic Newton-Schulz coefficients that push singular values to about 1 (Jordan et al., 2024).
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -38,12 +40,18 @@ class MuonAdamW(torch.optim.Optimizer):
     ----------
     groups : list of dict
         Each with `params`, `lr`, `muon`, and optionally `weight_decay`.
+
+    Attributes
+    ----------
+    whitenings : dict of Tensor to Whitening
+        Of Muon's parameters that have one: their steps are shortened where their input is strong.
     """
 
     def __init__(
         self, groups: list[dict[str, Any]], *, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.99)
     ):
         super().__init__(groups, {"momentum": momentum, "betas": betas, "weight_decay": 0.0, "muon": False})
+        self.whitenings: dict[Tensor, Whitening] = {}
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -67,19 +75,33 @@ class MuonAdamW(torch.optim.Optimizer):
             if not group["muon"]:
                 self._adamw(parameters, group, follow)
                 continue
-            for shape in dict.fromkeys(p.shape for p in parameters):
-                self._muon([p for p in parameters if p.shape == shape], group, follow)
+            for kind in dict.fromkeys(map(self._kind, parameters)):
+                self._muon([p for p in parameters if self._kind(p) == kind], group, follow)
+
+    def _kind(self, parameter: Tensor) -> tuple[torch.Size, int | None]:
+        """What parameters that Muon updates together have in common: shape and axis of whitening."""
+        whitening = self.whitenings.get(parameter)
+        return parameter.shape, None if whitening is None else whitening.axis
 
     def _muon(self, parameters: list[Tensor], group: dict[str, Any], follow: Tensor) -> None:
         """Orthogonalised Nesterov momentum for parameters of one shape, where `follow` holds."""
         momenta = self._states(parameters, "momentum")
         gradient, old = torch.stack([_gradient(p) for p in parameters]), torch.stack(momenta)
         momentum = old.lerp(gradient, 1 - group["momentum"])
-        direction = gradient.lerp(momentum, group["momentum"])
-        update = orthogonalise(direction.flatten(2)).reshape(direction.shape)
+        direction = self._whitened(gradient.lerp(momentum, group["momentum"]), parameters)
+        update = self._whitened(orthogonalise(direction.flatten(2)).reshape(direction.shape), parameters)
         torch._foreach_copy_(momenta, torch.where(follow, momentum, old).unbind())
         update = torch.where(follow, update * (-group["lr"] * _muon_scale(parameters[0])), 0.0)
         torch._foreach_add_(parameters, laid_out(update, momentum).unbind())
+
+    def _whitened(self, directions: Tensor, parameters: list[Tensor]) -> Tensor:
+        """`directions` (n, ...), of as many parameters of one kind, shortened where these read much."""
+        found = [self.whitenings[p] for p in parameters if p in self.whitenings]
+        if not found:
+            return directions
+        matrices, axis = torch.stack([w.matrix for w in found]), found[0].axis + 1
+        moved = directions.movedim(axis, 1)
+        return (matrices @ moved.flatten(2)).reshape(moved.shape).movedim(1, axis)
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any], follow: Tensor) -> None:
         """AdamW for all parameters as one vector, where `follow` holds; they have always stepped together."""
@@ -132,21 +154,35 @@ def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
     return tensor if like.is_contiguous() else torch.empty_like(like).copy_(tensor)
 
 
-#: Beginnings of the names of what stands between pixels and latents.
-_TRANSFORMS = ("g_a.", "g_s.")
-
-
-def make_optimizer(model: nn.Module, *, kind: str, lr: float, muon_lr: float, transform_lr: float = 1.0) -> MuonAdamW:
+def make_optimizer(
+    model: nn.Module, *, kind: str, lr: float, muon_lr: float, rates: Mapping[str, float] | None = None
+) -> MuonAdamW:
     """Split the model's parameters: dense convolution weights to Muon (if asked), everything else to AdamW.
 
-    The rates of g_a and g_s are multiplied by `transform_lr`.
+    Parameters
+    ----------
+    model : nn.Module
+    kind : {"muon", "adamw"}
+    lr, muon_lr : float
+        Learning rates of AdamW and Muon.
+    rates : mapping of str to float, optional
+        By what they are multiplied, per part of the model (a name of its children); 1 for the others.
+
+    Raises
+    ------
+    UsageError
+        `rates` names a part that the model does not have.
     """
+    rates = rates or {}
+    parts = {name for name, _ in model.named_children()}
+    if unknown := set(rates) - parts:
+        raise UsageError(f"recipe: no parts {sorted(unknown)} to set the rates of; there are {sorted(parts)}")
     groups: dict[tuple[bool, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         dense = parameter.ndim == 4 and parameter.shape[1] > 1 and min(parameter.shape[0], parameter[0].numel()) >= 16
         # The learned kernels of dynamic convolutions are (G, C, K, K): not matrices, though four-dimensional.
         dynamic = name.endswith(tuple(f".convs.{i}.weight" for i in range(3)))
         muon = kind == "muon" and dense and not dynamic
-        rate = (muon_lr if muon else lr) * (transform_lr if name.startswith(_TRANSFORMS) else 1.0)
+        rate = (muon_lr if muon else lr) * rates.get(name.partition(".")[0], 1.0)
         groups.setdefault((muon, rate), []).append(parameter)
     return MuonAdamW([{"params": groups[muon, rate], "lr": rate, "muon": muon} for muon, rate in sorted(groups)])

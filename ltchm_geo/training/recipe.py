@@ -32,11 +32,15 @@ class Recipe:
         The same in the decay branch; 256 there, because the tile is the model's atomic unit.
     optimizer : {"muon", "adamw"}
         Muon orthogonalises the momentum of convolution weights; every other tensor gets AdamW.
+    whiten : bool
+        Shorten Muon's steps in the directions in which a layer's input is strong (`training.whiten`).
     lr, muon_lr : float
         Learning rates of the constant phase.
-    transform_lr : float
-        The rates of g_a and g_s are multiplied by it: where they begin as a good transform, they have less to learn
-        than what estimates their latents' probabilities.
+    rates : dict[str, float]
+        By what the learning rates of a part of the network (g_a, g_s, h_a, h_s, context, ...) are multiplied; 1 for
+        parts not named. Transforms that begin as good ones have less to learn than what estimates their latents'
+        probabilities; the context, whose inputs are latents of very different spread, must learn slowly once it is
+        good (docs/training_log.md, leg 7).
     warmup : int
         Steps of linear warm-up.
     awaken : int
@@ -72,9 +76,10 @@ class Recipe:
     decay_crop: int = 256
     decay_batch: int = 16
     optimizer: Literal["muon", "adamw"] = "muon"
+    whiten: bool = False
     lr: float = 1e-3
     muon_lr: float = 5e-3
-    transform_lr: float = 1.0
+    rates: dict[str, float] = field(default_factory=dict)
     warmup: int = 200
     awaken: int = 0
     ema: float = 0.998
@@ -100,6 +105,8 @@ class Recipe:
             raise UsageError("recipe: batch and decay_batch must be at least 1")
         if self.optimizer not in ("muon", "adamw"):
             raise UsageError(f'recipe: optimizer must be "muon" or "adamw", not {self.optimizer!r}')
+        if self.whiten and self.optimizer != "muon":
+            raise UsageError('recipe: whiten = true needs optimizer = "muon"')
         if self.start not in ("random", "klt"):
             raise UsageError(f'recipe: start must be "random" or "klt", not {self.start!r}')
         if self.start == "klt" and not (ours and self.model.may_be_linear):
@@ -123,8 +130,9 @@ class Recipe:
         examples = cls().to_dict()
         for name, value in data.items():
             _require_type(name, value, examples[name])
-        for name, share in data.get("weights", {}).items():
-            _require_type(f"weights.{name}", share, 0.0)
+        for table in ("weights", "rates"):
+            for name, number in data.get(table, {}).items():
+                _require_type(f"{table}.{name}", number, 0.0)
         model = data.get("model", {})
         _require_known(model, ModelConfig, "unknown keys in the table [model]:")
         try:
