@@ -226,6 +226,7 @@ def test_a_resumed_run_continues_bit_for_bit(whiten, tmp_path):
     resumed = make_trainer(mixed_precision=True, whiten=whiten)
     resumed.load(tmp_path / "half.safetensors")
     assert resumed.step == 2
+    assert bool(resumed.optimizer.whitenings) == whiten
     for _ in range(2):
         resumed.train_step()
     assert_same(everything(resumed), everything(whole))

@@ -195,6 +195,7 @@ class Trainer:
         return torch.stack([loss, bpp.mean(), mse.mean()]).detach().double()
 
     def _whiten(self) -> None:
+        """Let the optimiser know what layers read."""
         parameters = dict(self.model.named_parameters())
         self.optimizer.whitenings = {parameters[name]: found for name, found in self.inputs.whitenings()}
 
@@ -282,7 +283,8 @@ class Trainer:
         self.step, self.trained_latent = facts["step"], facts.get("trained_latent")
         self.inputs.moments = {k: v.to(self.device) for k, v in _strip(tensors, "input.").items()}
         self.inputs.observations = facts.get("observations", 0)
-        self._whiten()
+        if self.recipe.whiten:
+            self._whiten()
         self._restore_random(tensors)
         self._skipped.fill_(facts["skipped"])
         self._usual_norm.fill_(facts["usual_norm"])
