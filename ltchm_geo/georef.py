@@ -92,10 +92,11 @@ class Georef:
         return min(xs), min(ys), max(xs), max(ys)
 
     def pixels_of(self, bounds: Bounds) -> tuple[tuple[float, float], tuple[float, float]] | None:
-        """First and last line of pixels, (rows, columns), of what `bounds` covers in the CRS; None without a transform.
+        """First and last line of pixels, (rows, columns), of what `bounds` covers; None if no transform tells.
 
-        Lines are counted in fractions of pixels from the upper left corner of the first, to a millionth: bounds on the
-        border between two pixels do not reach into the next one because of rounding. They may lie outside the raster.
+        Bounds are in the CRS. Lines are counted in fractions of pixels from the upper left corner of the first, to a
+        millionth: bounds on the border between two pixels do not reach into the next one because of rounding. They may
+        lie outside the raster.
         """
         a, b, c, d, e, f = self.transform or (0.0,) * 6
         determinant = a * e - b * d
@@ -103,6 +104,8 @@ class Georef:
             return None
         corners = [(x - c, y - f) for x in bounds[::2] for y in bounds[1::2]]
         rows, columns = ([round((u * x + v * y) / determinant, 6) for x, y in corners] for u, v in ((-d, a), (e, -b)))
+        if not all(map(math.isfinite, (*rows, *columns))):
+            return None  # a transform from a damaged file, all but degenerate
         return (min(rows), max(rows)), (min(columns), max(columns))
 
     def to_dict(self) -> dict[str, Any]:

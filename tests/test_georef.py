@@ -172,7 +172,8 @@ def test_bounds_on_the_border_of_a_pixel_stay_there() -> None:
 def test_without_a_transform_there_is_no_place() -> None:
     assert Georef().bounds(Shape2d(4, 4)) is None
     assert Georef().pixels_of((0, 0, 1, 1)) is None
-    assert Georef(transform=(1.0, 2.0, 0.0, 2.0, 4.0, 0.0)).pixels_of((0, 0, 1, 1)) is None
+    for transform in ((1.0, 2.0, 0.0, 2.0, 4.0, 0.0), (1e-200, 0.0, 0.0, 0.0, 1e-120, 1e300)):
+        assert Georef(transform=transform).pixels_of((0, 0, 1, 1)) is None
 
 
 def test_alpha_band_is_found() -> None:
