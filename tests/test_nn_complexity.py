@@ -117,7 +117,7 @@ def test_counter_sees_both_products_of_window_attention():
 def test_context_counts_dense_and_by_its_known_taps(counted):
     assert counted[128].context.macs == 256 * 25 * 128 * 256
     assert counted[128].context_known_macs == 256 * 12 * 128 * 256
-    assert int(MaskedContext(ModelConfig(channels=32)).mask.sum()) == 12
+    assert int(MaskedContext(ModelConfig(channels=32)).conv.mask.sum()) == 12
 
 
 def test_counting_leaves_no_hooks_behind():
