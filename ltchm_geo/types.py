@@ -15,7 +15,6 @@ PIXEL_DTYPES = ("uint8", "uint16", "int16", "float32", "float64")
 #: Those that a scene with a guarantee can have.
 EXACT_DTYPES = (*PIXEL_DTYPES, "int8", "uint32", "int32", "uint64", "int64")
 
-
 #: A rectangle in a CRS: x_min, y_min, x_max, y_max.
 Bounds = tuple[float, float, float, float]
 

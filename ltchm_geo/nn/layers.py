@@ -130,6 +130,11 @@ def interpolate_anchors(anchors: Tensor, quality: Tensor) -> Tensor:
     return anchors[index] * (1 - t) + anchors[index + 1] * t
 
 
+def input_axis(layer: nn.Conv2d | nn.ConvTranspose2d) -> int:
+    """The axis of a convolution's inputs in its weight."""
+    return 0 if isinstance(layer, nn.ConvTranspose2d) else 1
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside the identity."""
 

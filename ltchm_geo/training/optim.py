@@ -75,8 +75,11 @@ class MuonAdamW(torch.optim.Optimizer):
             if not group["muon"]:
                 self._adamw(parameters, group, follow)
                 continue
-            for kind in dict.fromkeys(map(self._kind, parameters)):
-                self._muon([p for p in parameters if self._kind(p) == kind], group, follow)
+            kinds: dict[tuple[torch.Size, int | None], list[Tensor]] = {}
+            for parameter in parameters:
+                kinds.setdefault(self._kind(parameter), []).append(parameter)
+            for alike in kinds.values():
+                self._muon(alike, group, follow)
 
     def _kind(self, parameter: Tensor) -> tuple[torch.Size, int | None]:
         """What parameters that Muon updates together have in common: shape and axis of whitening."""
@@ -84,24 +87,16 @@ class MuonAdamW(torch.optim.Optimizer):
         return parameter.shape, None if whitening is None else whitening.axis
 
     def _muon(self, parameters: list[Tensor], group: dict[str, Any], follow: Tensor) -> None:
-        """Orthogonalised Nesterov momentum for parameters of one shape, where `follow` holds."""
+        """Orthogonalised Nesterov momentum for parameters of one kind, where `follow` holds."""
         momenta = self._states(parameters, "momentum")
         gradient, old = torch.stack([_gradient(p) for p in parameters]), torch.stack(momenta)
         momentum = old.lerp(gradient, 1 - group["momentum"])
-        direction = self._whitened(gradient.lerp(momentum, group["momentum"]), parameters)
-        update = self._whitened(orthogonalise(direction.flatten(2)).reshape(direction.shape), parameters)
+        whitenings = [self.whitenings[p] for p in parameters if p in self.whitenings]
+        direction = _whitened(gradient.lerp(momentum, group["momentum"]), whitenings)
+        update = _whitened(orthogonalise(direction.flatten(2)).reshape(direction.shape), whitenings)
         torch._foreach_copy_(momenta, torch.where(follow, momentum, old).unbind())
         update = torch.where(follow, update * (-group["lr"] * _muon_scale(parameters[0])), 0.0)
         torch._foreach_add_(parameters, laid_out(update, momentum).unbind())
-
-    def _whitened(self, directions: Tensor, parameters: list[Tensor]) -> Tensor:
-        """`directions` (n, ...), of as many parameters of one kind, shortened where these read much."""
-        found = [self.whitenings[p] for p in parameters if p in self.whitenings]
-        if not found:
-            return directions
-        matrices, axis = torch.stack([w.matrix for w in found]), found[0].axis + 1
-        moved = directions.movedim(axis, 1)
-        return (matrices @ moved.flatten(2)).reshape(moved.shape).movedim(1, axis)
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any], follow: Tensor) -> None:
         """AdamW for all parameters as one vector, where `follow` holds; they have always stepped together."""
@@ -127,6 +122,15 @@ class MuonAdamW(torch.optim.Optimizer):
             if key not in self.state[parameter]:
                 self.state[parameter][key] = torch.zeros_like(parameter)
         return [self.state[p][key] for p in parameters]
+
+
+def _whitened(directions: Tensor, whitenings: list[Whitening]) -> Tensor:
+    """`directions` (n, ...) of parameters of one kind, shortened where these read much; n whitenings, or none."""
+    if not whitenings:
+        return directions
+    matrices, axis = torch.stack([w.matrix for w in whitenings]), whitenings[0].axis + 1
+    moved = directions.movedim(axis, 1)
+    return (matrices @ moved.flatten(2)).reshape(moved.shape).movedim(1, axis)
 
 
 def _muon_scale(parameter: Tensor) -> float:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from ltchm_geo.nn.layers import input_axis
 
 __all__ = ["InputMoments", "Whitening"]
 
@@ -58,7 +61,7 @@ class InputMoments:
         self.observations = 0
 
     def due(self, step: int) -> bool:
-        """Whether to observe before this step; it takes a third of a step's time, and the eigenvectors as much."""
+        """Whether to observe before this step: that is one more forward pass, and eigenvectors for every layer."""
         return step % (_OFTEN if self.observations < _MEMORY else _SELDOM) == 0
 
     @torch.no_grad()
@@ -66,15 +69,12 @@ class InputMoments:
         """Run the model on crops, and take their moments into the running means."""
         seen: dict[str, Tensor] = {}
 
-        def watch(name: str, layer: nn.Module) -> None:
-            def hook(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-                seen[name] = _moment(inputs[0])
-
-            stack.enter_context(layer.register_forward_pre_hook(hook))
+        def note(name: str, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen[name] = _moment(inputs[0])
 
         with ExitStack() as stack:
             for name, layer in self._layers.items():
-                watch(name, layer)
+                stack.enter_context(layer.register_forward_pre_hook(partial(note, name)))
             self._model(x, quality)
         self.observations += 1
         share = 1 / min(self.observations, _MEMORY)
@@ -85,13 +85,12 @@ class InputMoments:
     def whitenings(self) -> Iterator[tuple[str, Whitening]]:
         """By the names of weights."""
         for name, moment in self.moments.items():
-            axis = 0 if isinstance(self._layers[name], nn.ConvTranspose2d) else 1
-            yield name, Whitening(_shortening(moment), axis)
+            yield name, Whitening(_shortening(moment), input_axis(self._layers[name]))
 
 
 def _moment(maps: Tensor) -> Tensor:
     """(C, C) of maps (B, C, H, W)."""
-    rows = maps.detach().float().transpose(0, 1).flatten(1)
+    rows = maps.transpose(0, 1).flatten(1)
     rows = rows[:, :: -(-rows.shape[1] // _POSITIONS)]
     return rows @ rows.T / rows.shape[1]
 

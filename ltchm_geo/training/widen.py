@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ltchm_geo.errors import UsageError
 from ltchm_geo.nn.attention import IDConv
 from ltchm_geo.nn.hyperprior import PARAMETERS, ParameterNetwork
+from ltchm_geo.nn.layers import input_axis
 from ltchm_geo.nn.model import LTCHM
 
 __all__ = ["grouped", "widen"]
@@ -78,9 +79,7 @@ def grouped(parameter: Tensor, groups: int) -> Tensor:
 
 def _input_axis(layer: nn.Module) -> int | None:
     """The axis of a layer's inputs in its grouped weight, None if it does not mix channels."""
-    if isinstance(layer, nn.ConvTranspose2d):
-        return 1
-    return 2 if isinstance(layer, nn.Conv2d) else None
+    return 1 + input_axis(layer) if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) else None
 
 
 def _place(old: Tensor, new: Tensor, inputs: int | None) -> None:
