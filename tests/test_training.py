@@ -21,8 +21,9 @@ from ltchm_geo.baselines.registry import build
 from ltchm_geo.cli.train import train
 from ltchm_geo.errors import UsageError
 from ltchm_geo.nn.config import ModelConfig
+from ltchm_geo.nn.likelihood import mixture_likelihood
 from ltchm_geo.nn.model import LTCHM
-from ltchm_geo.training import loop
+from ltchm_geo.training import loop, optim
 from ltchm_geo.training.augment import augment
 from ltchm_geo.training.data import Pool, Sampler
 from ltchm_geo.training.loop import Trainer, average_ltchm, average_model, read_checkpoint
@@ -85,6 +86,21 @@ def test_orthogonalise_brings_singular_values_near_one(shape):
     assert float((out * (u @ vh)).sum()) > 0.8 * min(shape)  # the same singular vectors
 
 
+@pytest.mark.parametrize("shape", [(32, 32), (3, 24, 96), (16, 500)])
+def test_one_polynomial_does_what_iterations_do(shape):
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(shape, generator=generator, dtype=torch.float64)
+    matrix *= torch.logspace(-4, 0, shape[-1], dtype=torch.float64)  # strong and weak directions
+    a, b, c = optim._NEWTON_SCHULZ
+    x = matrix / matrix.norm(dim=(-2, -1), keepdim=True)
+    for _ in range(5):
+        x = a * x + b * x @ x.mT @ x + c * x @ x.mT @ x @ x.mT @ x
+    single = matrix.float()
+    normal = single / single.norm(dim=(-2, -1), keepdim=True)
+    for factor in (optim._polynomial(normal @ normal.mT, 5) @ normal, optim._iterated(normal, 5)):
+        torch.testing.assert_close(factor.double(), x, rtol=0, atol=2e-4)
+
+
 def test_adamw_group_equals_torchs():
     generator = torch.Generator().manual_seed(0)
     ours = [
@@ -141,6 +157,26 @@ def test_parts_can_learn_more_slowly():
     assert rates["context.conv.bias"] == (0.25e-3, False)
     assert rates["prior.biases.0"] == (1e-3, False)
     assert len(rate) == len(rates)
+
+
+def test_a_part_at_rate_zero_stays_and_is_charged_as_files_are():
+    trainer = make_trainer(rates={"g_a": 0.0, "g_s": 0.0}, quality_low=3.0, quality_high=3.0, whiten=True)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    crops = trainer._crops(1, 128)
+    trainer._crops = lambda *_: crops
+    with torch.no_grad():
+        y = trainer.model.g_a(crops, torch.tensor([3.0]))
+        parameters = trainer.model.parameters_of(
+            torch.round(y), torch.round(trainer.model.h_a(y, torch.tensor([3.0]))), torch.tensor([3.0])
+        )
+        exact = -torch.log2(mixture_likelihood(torch.round(y), parameters)).sum()
+    estimate = trainer.model(crops, torch.tensor([3.0]))
+    assert float(estimate.bits_y.detach()) == pytest.approx(float(exact), rel=1e-5)
+    trainer.train_step()
+    changed = {
+        name.split(".")[0] for name, value in trainer.model.state_dict().items() if not value.equal(before[name])
+    }
+    assert changed == {"h_a", "h_s", "context", "parameter_net", "prior"}
 
 
 def test_rates_of_parts_that_are_not_there():
@@ -455,6 +491,10 @@ def test_there_are_recipes():
         ({"crop": 100}, "multiples of 128"),
         ({"decay_crop": 0}, "multiples of 128"),
         ({"batch": 0}, "at least 1"),
+        ({"predict": 129}, "predict must be from 0 to 128"),
+        ({"predict": -1}, "predict must be from 0"),
+        ({"architecture": "tcm", "predict": 1}, "predict must be from 0 to 0"),
+        ({"rates": {"g_a": -0.1}}, "rates must not be negative"),
         ({"optimizer": "sgd"}, "optimizer must be"),
         ({"quality_low": 5.0, "quality_high": 4.0}, "quality_low <= quality_high"),
         ({"model": {"depth": 3}}, r"unknown keys in the table \[model\]: \['depth'\]$"),
@@ -540,6 +580,12 @@ def test_train_command_from_start_to_final_weights(tmp_path):
     assert sorted(p.name for p in out.iterdir()) == ["final.safetensors", "log.jsonl", "trunk.safetensors"]
     assert read_checkpoint(out / "final.safetensors")[0]["step"] == 5
     assert average_model(out / "final.safetensors").config == replace(TINY, dam_gain=True, skip="2x2")
+
+    source, out = out / "final.safetensors", tmp_path / "next"
+    onward = run("--start-from", str(source), "--decay-steps", "1")
+    assert onward.exit_code == 0, onward.output
+    assert f"started from {source}" in onward.output
+    assert "finished" in onward.output
 
 
 @pytest.mark.parametrize(

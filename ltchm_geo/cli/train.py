@@ -7,10 +7,14 @@ import signal
 import time
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
 from ltchm_geo.errors import UsageError
+
+if TYPE_CHECKING:
+    from ltchm_geo.nn.model import LTCHM
 
 
 @click.command(short_help="Train weights from a recipe (needs the extra `train`).")
@@ -33,7 +37,7 @@ from ltchm_geo.errors import UsageError
 @click.option(
     "--save-minutes", type=click.FloatRange(min=0), default=5.0, show_default=True, help="Time between checkpoints."
 )
-@click.option("--start-from", metavar="WEIGHTS", default=None, help="Tag, hash or path of weights to start from.")
+@click.option("--start-from", metavar="WEIGHTS", default=None, help="Tag, hash or path of weights, or a checkpoint.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="CPU threads.")
 def train(
@@ -55,9 +59,9 @@ def train(
     A branch that was stopped, OUT/branch.safetensors, is resumed instead of the trunk; with another number of steps it
     takes that many from its first one on.
 
-    --start-from begins a new run with released weights instead of random ones: to adapt them to your imagery, or to go
-    on from them with more channels in y or at 1/8 of the resolution, or wider skips. A run that has a checkpoint in OUT
-    goes on from that.
+    --start-from begins a new run with released weights, or with a finished run's, instead of random ones: to adapt them
+    to your imagery, or to go on from them with more channels in y or at 1/8 of the resolution, or wider skips. A run
+    that has a checkpoint in OUT goes on from that.
 
     \b
     ltchm train weights/recipes/preview.toml packs/*.tar --out run --minutes 60
@@ -69,11 +73,9 @@ def train(
     from ltchm_geo.cpu import keep_memory
     from ltchm_geo.device import pick_device
     from ltchm_geo.training.data import Sampler, load_pools
-    from ltchm_geo.training.dequantise import float_model
     from ltchm_geo.training.loop import StepReport, Trainer
     from ltchm_geo.training.recipe import Recipe
     from ltchm_geo.training.throughput import Throughput
-    from ltchm_geo.weights import load
 
     if threads:
         torch.set_num_threads(threads)
@@ -96,7 +98,7 @@ def train(
         trainer.load(start)
         click.echo(f"resumed {start.name} at step {trainer.step}")
     elif start_from:
-        trainer.start_from(float_model(load(start_from)))
+        trainer.start_from(_trained(start_from))
         click.echo(f"started from {start_from}")
     elif decay_steps:
         raise UsageError(f"nothing to branch off: {trunk} does not exist; train without --decay-steps first")
@@ -144,3 +146,12 @@ def train(
     if trainer.decayed:
         target.replace(out / "final.safetensors")
         click.echo(f"finished: {out / 'final.safetensors'}")
+
+
+def _trained(source: str) -> LTCHM:
+    """The network of a checkpoint, or of weights by tag, hash or path."""
+    from ltchm_geo.training.dequantise import float_model
+    from ltchm_geo.training.loop import average_ltchm, is_checkpoint
+    from ltchm_geo.weights import load
+
+    return average_ltchm(Path(source)) if is_checkpoint(Path(source)) else float_model(load(source))

@@ -54,9 +54,9 @@ class LTCHM(nn.Module):
     ) -> Estimate:
         """Estimate rate and reconstruction.
 
-        In training mode rates are taken under uniform noise (Sec. 2.1), in evaluation mode of the integers. Everything
-        downstream of y and z sees rounded values with a straight-through gradient, so g_s and the context never meet
-        inputs they will not meet in a file.
+        In training mode rates are taken under uniform noise (Sec. 2.1), in evaluation mode of the integers; so are, in
+        training, those of latents whose transform is not trained. Everything downstream of y and z sees rounded values
+        with a straight-through gradient, so g_s and the context never meet inputs they will not meet in a file.
 
         Parameters
         ----------
@@ -104,8 +104,8 @@ def autocast(x: Tensor, enabled: bool) -> AbstractContextManager[object]:
 
 
 def for_rate(x: Tensor, x_hat: Tensor, training: bool) -> Tensor:
-    """What a rate is taken of: `x` under uniform noise of one step in training, the coded `x_hat` in evaluation."""
-    return x + torch.empty_like(x).uniform_(-0.5, 0.5) if training else x_hat
+    """What a rate is taken of: `x` under uniform noise of one step where it is trained, else the coded `x_hat`."""
+    return x + torch.empty_like(x).uniform_(-0.5, 0.5) if training and x.requires_grad else x_hat
 
 
 def bits_per_image(likelihood: Tensor) -> Tensor:

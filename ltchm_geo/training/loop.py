@@ -31,6 +31,7 @@ from ltchm_geo.training.awaken import awaken
 from ltchm_geo.training.data import Sampler
 from ltchm_geo.training.klt import start_as_klt
 from ltchm_geo.training.optim import laid_out, make_optimizer
+from ltchm_geo.training.predict import predict
 from ltchm_geo.training.recipe import Recipe
 from ltchm_geo.training.whiten import InputMoments
 from ltchm_geo.training.widen import widen
@@ -41,6 +42,8 @@ TILE_PIXELS = 256**2
 _NORM_LIMIT = 4.0
 #: What principal components are taken of: every one of a cell's 768 numbers is seen tens of thousands of times.
 _KLT_PIXELS = 2**23
+#: What predictions are fitted to: 32 thousand examples of 384 neighbours.
+_PREDICTION_PIXELS = 2**23
 #: What new channels are found from: maps of the network are held for all of it.
 _AWAKENING_PIXELS = 2**21
 
@@ -81,6 +84,8 @@ class Trainer:
         fast = device.type == "cuda" or self._mixed_precision
         self._layout = torch.channels_last if fast else torch.contiguous_format
         self.model = build_model(recipe).to(device).to(memory_format=self._layout)  # type: ignore[call-overload]
+        for name, part in self.model.named_children():
+            part.requires_grad_(recipe.rates.get(name, 1.0) > 0)
         self.average = self._weights()
         self.optimizer = make_optimizer(
             self.model, kind=recipe.optimizer, lr=recipe.lr, muon_lr=recipe.muon_lr, rates=recipe.rates
@@ -117,16 +122,23 @@ class Trainer:
         if wanted.deep > held.deep and wanted.latent > held.latent and wanted.may_be_linear:
             awaken(network, held, self._sample(_AWAKENING_PIXELS))
         self.trained_latent = held.latent
-        self.average = self._weights()
+        self._begin()
 
     def start_as_klt(self) -> None:
         """Begin as the Karhunen-Loeve transform of the data; before the first step."""
         start_as_klt(cast(LTCHM, self.model), self._sample(_KLT_PIXELS))
+        self._begin()
+
+    def _begin(self) -> None:
+        """What all starts end with."""
+        if self.recipe.predict:
+            # Whole tiles: at the borders of one there are no neighbours to tell from.
+            predict(cast(LTCHM, self.model), self._sample(_PREDICTION_PIXELS, 256), self.recipe.predict)
         self.average = self._weights()
 
-    def _sample(self, pixels: int) -> Tensor:
+    def _sample(self, pixels: int, size: int | None = None) -> Tensor:
         """Crops of so many pixels together, or a few more."""
-        batch, size = self.recipe.batch, self.recipe.crop
+        batch, size = self.recipe.batch, size or self.recipe.crop
         return torch.cat([self._crops(batch, size) for _ in range(math.ceil(pixels / (batch * size**2)))])
 
     def _weights(self) -> dict[str, Tensor]:
@@ -315,6 +327,17 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Facts (step, decay, recipe) and tensors of a checkpoint."""
     with _opened(path) as handle:
         return _facts(handle, path), {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint, of whatever content."""
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, "pt") as handle:
+            return (handle.metadata() or {}).get("format") == _FORMAT
+    except SafetensorError:
+        return False
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ a CPU's time and worse on a GPU; so Muon's of one shape are updated together, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast, overload
 
@@ -22,15 +23,36 @@ _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
     """Nearest-to-orthogonal matrices (..., m, n), approximately: their singular values come to lie near 1."""
-    a, b, c = _NEWTON_SCHULZ
     tall = matrix.shape[-2] > matrix.shape[-1]
-    x = matrix.bfloat16() if has_bfloat16(matrix.device) else matrix.float()
+    half = has_bfloat16(matrix.device)
+    x = matrix.bfloat16() if half else matrix.float()
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = _iterated(x, iterations) if half else _polynomial(x @ x.mT, iterations) @ x
+    return (x.mT if tall else x).to(matrix.dtype)
+
+
+def _iterated(x: Tensor, iterations: int) -> Tensor:
+    a, b, c = _NEWTON_SCHULZ
     for _ in range(iterations):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrix.dtype)
+    return x
+
+
+def _polynomial(gram: Tensor, iterations: int) -> Tensor:
+    """What all iterations together multiply a matrix by, from its products x x^T alone, which are far smaller.
+
+    These multiply the products' rounding errors by up to a^(2 iterations), 2e5: for float32 only.
+    """
+    a, b, c = _NEWTON_SCHULZ
+    unit = a * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    whole = factor = unit + b * gram + c * gram @ gram
+    for _ in range(iterations - 1):
+        gram = factor @ gram @ factor
+        factor = unit + b * gram + c * gram @ gram
+        whole = factor @ whole
+    return whole
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -161,7 +183,7 @@ def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
 def make_optimizer(
     model: nn.Module, *, kind: str, lr: float, muon_lr: float, rates: Mapping[str, float] | None = None
 ) -> MuonAdamW:
-    """Split the model's parameters: dense convolution weights to Muon (if asked), everything else to AdamW.
+    """Split the parameters that are trained: dense convolution weights to Muon (if asked), the others to AdamW.
 
     Parameters
     ----------
@@ -170,23 +192,32 @@ def make_optimizer(
     lr, muon_lr : float
         Learning rates of AdamW and Muon.
     rates : mapping of str to float, optional
-        By what they are multiplied, per part of the model (a name of its children); 1 for the others.
+        By what they are multiplied, per part of the model (a name of its children) and per kind of parameter (the last
+        part of its name); 1 for the others.
 
     Raises
     ------
     UsageError
-        `rates` names a part that the model does not have.
+        `rates` names something that the model does not have.
     """
     rates = rates or {}
-    parts = {name for name, _ in model.named_children()}
+    parts = {part for name, _ in model.named_parameters() for part in _part_and_kind(name)}
     if unknown := set(rates) - parts:
         raise UsageError(f"recipe: no parts {sorted(unknown)} to set the rates of; there are {sorted(parts)}")
     groups: dict[tuple[bool, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         dense = parameter.ndim == 4 and parameter.shape[1] > 1 and min(parameter.shape[0], parameter[0].numel()) >= 16
         # The learned kernels of dynamic convolutions are (G, C, K, K): not matrices, though four-dimensional.
         dynamic = name.endswith(tuple(f".convs.{i}.weight" for i in range(3)))
         muon = kind == "muon" and dense and not dynamic
-        rate = (muon_lr if muon else lr) * rates.get(name.partition(".")[0], 1.0)
+        rate = (muon_lr if muon else lr) * math.prod(rates.get(part, 1.0) for part in _part_and_kind(name))
         groups.setdefault((muon, rate), []).append(parameter)
     return MuonAdamW([{"params": groups[muon, rate], "lr": rate, "muon": muon} for muon, rate in sorted(groups)])
+
+
+def _part_and_kind(name: str) -> set[str]:
+    """Of a parameter "g_a.down1.skip.weight": g_a and weight."""
+    names = name.split(".")
+    return {names[0], names[-1]}

@@ -37,10 +37,11 @@ class Recipe:
     lr, muon_lr : float
         Learning rates of the constant phase.
     rates : dict[str, float]
-        By what the learning rates of a part of the network (g_a, g_s, h_a, h_s, context, ...) are multiplied; 1 for
-        parts not named. Transforms that begin as good ones have less to learn than what estimates their latents'
-        probabilities; the context, whose inputs are latents of very different spread, must learn slowly once it is
-        good (docs/training_log.md, leg 7).
+        By what the learning rates of a part of the network (g_a, g_s, h_a, h_s, context, ...) or of a kind of parameter
+        (log2_scale, gamma, bias, ...) are multiplied; 1 for those not named, 0 for parts that stay as they are.
+        Transforms that begin as good ones have less to learn than what estimates their latents' probabilities; the
+        context, whose inputs are latents of very different spread, must learn slowly once it is good
+        (docs/training_log.md, leg 7). Latents whose transform stays as it is are charged as files are, rounded.
     warmup : int
         Steps of linear warm-up.
     awaken : int
@@ -63,6 +64,8 @@ class Recipe:
     start : {"random", "klt"}
         Weights before the first step: PyTorch's, or those by which the network is the Karhunen-Loeve transform of the
         data (`training.klt`; needs 2x2 skips and the gain of dynamic attention).
+    predict : int
+        So many latents begin as what least squares tells of them from their neighbours (`training.predict`).
     seed : int
         Of weights, crops and noise.
     """
@@ -90,6 +93,7 @@ class Recipe:
     mixed_precision: bool = True
     compile: bool = False
     start: Literal["random", "klt"] = "random"
+    predict: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -111,6 +115,11 @@ class Recipe:
             raise UsageError(f'recipe: start must be "random" or "klt", not {self.start!r}')
         if self.start == "klt" and not (ours and self.model.may_be_linear):
             raise UsageError('recipe: start = "klt" needs an ltchm with skip = "2x2" and dam_gain = true')
+        if any(rate < 0 for rate in self.rates.values()):
+            raise UsageError("recipe: rates must not be negative")
+        most = min(self.model.channels, self.model.parameter_width // 4, self.model.latent) if ours else 0
+        if not 0 <= self.predict <= most:
+            raise UsageError(f"recipe: predict must be from 0 to {most} for this network")
         if not 0 <= self.quality_low <= self.quality_high <= QUALITY_ANCHORS - 1:
             raise UsageError(f"recipe: need 0 <= quality_low <= quality_high <= {QUALITY_ANCHORS - 1}")
 
