@@ -66,7 +66,7 @@ def train(
     \b
     ltchm train weights/recipes/preview.toml packs/*.tar --out run --minutes 60
     ltchm train weights/recipes/preview.toml packs/*.tar --out run --decay-steps 2000
-    ltchm train my.toml mine/*.tif --out run --start-from ltchm-64-preview6
+    ltchm train my.toml mine/*.tif --out run --start-from ltchm-64-preview7
     """
     import torch
 

@@ -1,8 +1,8 @@
 """From a trained float model to the integers of the exact parameter network.
 
-Fraction bits follow from the largest values seen on calibration latents, with room for twice as much; weights get
-sixteen bits with an own power of two per output channel. LayerNorm's scale and shift, the attention's 1/sqrt(d) and its
-output projection fold into the convolutions next to them.
+Fraction bits follow from the largest values seen on calibration latents, with room for more, in the context and the
+parameter network channel by channel; weights get sixteen bits with an own power of two per output channel. LayerNorm's
+scale and shift, the attention's 1/sqrt(d) and its output projection fold into the convolutions next to them.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class _Writer:
         weight = _array(conv.weight).transpose(2, 3, 1, 0)
         self.sums(name, weight.reshape(-1, weight.shape[-1]), _bias(conv), bits_in, bits_out)
 
-    def affine(self, name: str, module: QualityAffine, bits_in: int, bits_out: int) -> None:
+    def affine(self, name: str, module: QualityAffine, bits_in: Any, bits_out: Any) -> None:
         """A quality affine: one shift per channel for all anchors."""
         scale, offset = _array(module.scale), _array(module.shift)
         peak = np.maximum(np.abs(scale).max(axis=0), np.abs(offset).max(axis=0) * 2.0 ** (bits_in - 30))
@@ -259,14 +259,14 @@ def _depthwise(writer: _Writer, name: str, stage: HybridStage) -> NDArray[np.int
 def _parameters(writer: _Writer, model: LTCHM) -> None:
     peaks, n, m = writer.peaks, model.config.channels, model.config.latent
     kernel = _array(model.context.conv.weight).transpose(2, 3, 1, 0).reshape(-1, m, 2 * n)[: MaskedContext.KNOWN]
-    features = peaks.bits(model.context.affine, "in")
+    features = peaks.bits_each(model.context.affine, "in")
     writer.sums("context", kernel.reshape(-1, 2 * n), _bias(model.context.conv), 0, features)
-    context, hyper = peaks.bits(model.context.affine, "out"), peaks.bits(model.h_s.affine, "out")
+    context, hyper = peaks.bits_each(model.context.affine, "out"), peaks.bits(model.h_s.affine, "out")
     writer.affine("context_affine", model.context.affine, features, context)
     layers = model.parameter_net.layers
-    bits: Any = np.repeat([hyper, context], 2 * n)
+    bits = np.concatenate([np.full(2 * n, hyper), context])
     for i in (0, 1):
-        after = peaks.bits(layers[2 * i + 1], "out")
+        after = peaks.bits_each(layers[2 * i + 1], "out")
         writer.sums(f"mlp.{i}", _matrix(layers[2 * i]), _bias(layers[2 * i]), bits, after)
         bits = after
     writer.sums("mlp.2", _matrix(layers[4]), _bias(layers[4]), bits, np.repeat(OUTPUT_BITS, 3 * m))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ltchm_geo.entropy import arithmetic as ar
@@ -18,6 +19,8 @@ Latents = tuple[Tensor, Tensor, int]
 
 MAX_BITS = 14
 _HEADROOM = 2.0
+#: Where every channel has its own bits: one that calibration hardly moves may move more elsewhere.
+_CHANNEL_HEADROOM = 8.0
 
 
 class Peaks:
@@ -34,10 +37,21 @@ class Peaks:
 
     def bits(self, module: nn.Module, side: str, part: slice = slice(None)) -> int:
         """Fraction bits with which that tensor, or some channels of it, fits sixteen bits with room to spare."""
-        peak = float(self._seen[module, side][part].max())
-        if not math.isfinite(peak):
+        return int(_bits(self._finite(module, side)[part].max(), _HEADROOM))
+
+    def bits_each(self, module: nn.Module, side: str) -> NDArray[np.int64]:
+        """Fraction bits (C,) with which each channel of that tensor fits sixteen bits."""
+        return _bits(self._finite(module, side), _CHANNEL_HEADROOM).numpy()
+
+    def _finite(self, module: nn.Module, side: str) -> Tensor:
+        peaks = self._seen[module, side]
+        if not torch.isfinite(peaks).all():
             raise UsageError("the network does not give finite numbers on the calibration latents")
-        return min(MAX_BITS, math.floor(math.log2(ar.LIMIT / _HEADROOM / max(peak, 1e-6))))
+        return peaks
+
+
+def _bits(peak: Tensor, headroom: float) -> Tensor:
+    return torch.log2(ar.LIMIT / headroom / peak.double().clamp(min=1e-6)).floor().clamp(max=MAX_BITS).long()
 
 
 def observe(model: LTCHM, calibration: Iterable[Latents]) -> Peaks:
