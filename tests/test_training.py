@@ -588,6 +588,17 @@ def test_train_command_from_start_to_final_weights(tmp_path):
     assert "finished" in onward.output
 
 
+@pytest.mark.usefixtures("_restored_process")
+def test_predictions_need_a_transform_to_predict_the_latents_of(tmp_path):
+    with tarfile.open(tmp_path / "pack.tar", "w") as tar:
+        add_image(tar, "source/image.png", np.zeros((130, 140, 3), dtype=np.uint8), "PNG")
+    (tmp_path / "tiny.toml").write_text("predict = 1\n[model]\nchannels = 32\nparameter_width = 32\n")
+    arguments = [str(tmp_path / name) for name in ("tiny.toml", "pack.tar")]
+    result = CliRunner().invoke(train, [*arguments, "--out", str(tmp_path / "run"), "--device", "cpu"])
+    assert isinstance(result.exception, UsageError)
+    assert str(result.exception) == 'recipe: predict needs start = "klt", or weights to --start-from'
+
+
 @pytest.mark.parametrize(
     "wrong",
     ["--threads 0", "--steps 0", "--decay-steps 0", "--minutes 0", "--minutes -1", "--save-minutes -1"],

@@ -105,6 +105,8 @@ def train(
     elif plan.start == "klt":
         trainer.start_as_klt()
         click.echo("started as the Karhunen-Loeve transform of the data")
+    elif plan.predict:
+        raise UsageError('recipe: predict needs start = "klt", or weights to --start-from')
     if decay_steps:
         before = trainer.decay
         trainer.begin_decay(decay_steps)

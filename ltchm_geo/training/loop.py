@@ -37,7 +37,8 @@ from ltchm_geo.training.whiten import InputMoments
 from ltchm_geo.training.widen import widen
 
 _FORMAT = "ltchm-checkpoint-1"
-TILE_PIXELS = 256**2
+_TILE = 256
+TILE_PIXELS = _TILE**2
 #: A gradient this many times the usual norm is not followed.
 _NORM_LIMIT = 4.0
 #: What principal components are taken of: every one of a cell's 768 numbers is seen tens of thousands of times.
@@ -133,7 +134,7 @@ class Trainer:
         """What all starts end with."""
         if self.recipe.predict:
             # Whole tiles: at the borders of one there are no neighbours to tell from.
-            predict(cast(LTCHM, self.model), self._sample(_PREDICTION_PIXELS, 256), self.recipe.predict)
+            predict(cast(LTCHM, self.model), self._sample(_PREDICTION_PIXELS, _TILE), self.recipe.predict)
         self.average = self._weights()
 
     def _sample(self, pixels: int, size: int | None = None) -> Tensor:
@@ -330,13 +331,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a file is a checkpoint, of whatever content."""
-    if not path.is_file():
-        return False
+    """Whether there is a file, and it is a checkpoint."""
     try:
         with safe_open(path, "pt") as handle:
             return (handle.metadata() or {}).get("format") == _FORMAT
-    except SafetensorError:
+    except (OSError, SafetensorError):
         return False
 
 
