@@ -29,7 +29,7 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     x = _iterated(x, iterations) if half else _polynomial(x @ x.mT, iterations) @ x
-    return (x.mT if tall else x).to(matrix.dtype)
+    return (x.mT if tall else x).to(matrix.dtype).contiguous()
 
 
 def _iterated(x: Tensor, iterations: int) -> Tensor:
