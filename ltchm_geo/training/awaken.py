@@ -18,7 +18,7 @@ from ltchm_geo.nn.hyperprior import PARAMETERS
 from ltchm_geo.nn.layers import ResidualBlock, UpBlock
 from ltchm_geo.nn.model import LTCHM
 from ltchm_geo.nn.transforms import Analysis, Synthesis
-from ltchm_geo.training.klt import best_step, cells, principal_axes, silence
+from ltchm_geo.training.klt import best_step, cells, principal_axes, regression, silence
 from ltchm_geo.training.widen import grouped
 
 __all__ = ["awaken"]
@@ -29,8 +29,6 @@ _QUALITY = QUALITY_ANCHORS - 1.0
 _TRUST = 0.4
 #: Relative size of the random changes by which g_s is asked what it makes of a map, and how far the answer is believed.
 _PROBE, _FLOOR = 0.05, 1e-3
-#: Ridge of all regressions, relative to the mean energy of what they read.
-_RIDGE = 1e-5
 _BATCH = 16
 
 
@@ -137,10 +135,7 @@ def _quadrants(basis: Tensor) -> Tensor:
 def _regress(known: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """The affine map, matrix (W, K) and offset (W,), from `known` (K, n) to `wanted` (W, n)."""
     mean_known, mean_wanted = known.mean(1, keepdim=True), wanted.mean(1, keepdim=True)
-    x, y = known - mean_known, wanted - mean_wanted
-    gram = x @ x.T
-    gram += _RIDGE * gram.trace() / len(gram) * torch.eye(len(gram)).to(gram)
-    matrix = torch.linalg.solve(gram, x @ y.T).T
+    matrix = regression(known - mean_known, wanted - mean_wanted)
     return matrix, (mean_wanted - matrix @ mean_known)[:, 0]
 
 

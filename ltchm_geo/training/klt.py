@@ -19,10 +19,20 @@ from ltchm_geo.nn.hyperprior import ParameterNetwork
 from ltchm_geo.nn.layers import DownBlock, ResidualBlock, UpBlock
 from ltchm_geo.nn.model import LTCHM
 
-__all__ = ["best_step", "cells", "principal_axes", "principal_components", "silence", "start_as_klt"]
+__all__ = [
+    "best_step",
+    "cells",
+    "principal_axes",
+    "principal_components",
+    "regression",
+    "silence",
+    "start_as_klt",
+]
 
 #: First widths (log2) of a latent's mixture components, relative to the spread of its channel.
 _WIDTHS = (-2.5, -1.0, 0.5)
+#: Ridge of regressions, relative to the mean energy of what they read.
+_RIDGE = 1e-5
 
 
 @torch.no_grad()
@@ -64,6 +74,13 @@ def principal_components(maps: Tensor, count: int) -> Tensor:
 def principal_axes(vectors: Tensor, count: int) -> Tensor:
     """The `count` orthonormal rows (count, K) that keep the most energy of `vectors` (K, n), the largest first."""
     return torch.linalg.eigh(vectors @ vectors.T).eigenvectors.T.flip(0)[:count]
+
+
+def regression(known: Tensor, wanted: Tensor) -> Tensor:
+    """The matrix (W, K) that takes `known` (K, n) nearest to `wanted` (W, n)."""
+    gram = known @ known.T
+    gram += _RIDGE * gram.trace() / len(gram) * torch.eye(len(gram)).to(gram)
+    return torch.linalg.solve(gram, known @ wanted.T).T
 
 
 def cells(maps: Tensor, size: int) -> Tensor:

@@ -19,6 +19,7 @@ from ltchm_geo.nn.config import MIXTURES, QUALITY_ANCHORS
 from ltchm_geo.nn.hyperprior import PARAMETERS, MaskedContext
 from ltchm_geo.nn.layers import LEAKY_SLOPE
 from ltchm_geo.nn.model import LTCHM
+from ltchm_geo.training.klt import regression
 from ltchm_geo.training.whiten import InputMoments
 from ltchm_geo.training.widen import grouped
 
@@ -30,7 +31,6 @@ _READ = 32
 _FEATURE = 2.0**-4
 #: Widths (log2) of a predicted latent's components, relative to what the prediction leaves.
 _WIDTHS = (-1.3, 0.0, 1.3)
-_RIDGE = 1e-5
 _BATCH = 16
 
 
@@ -102,9 +102,7 @@ def _least_squares(latents: _Latents) -> tuple[Tensor, Tensor]:
     windows = F.unfold(y[:, strong], size, padding=size // 2).unflatten(1, (len(strong), size**2))
     known = windows[:, :, : MaskedContext.KNOWN].flatten(1, 2).transpose(0, 1).flatten(1).double()
     wanted = y.transpose(0, 1).flatten(1).double()
-    gram = known @ known.T
-    gram += _RIDGE * gram.trace() / len(gram) * torch.eye(len(gram)).to(gram)
-    matrix = torch.linalg.solve(gram, known @ wanted.T).T
+    matrix = regression(known, wanted)
     kernels = y.new_zeros(channels, channels, MaskedContext.KNOWN)
     kernels[strong] = matrix.view(channels, len(strong), -1).transpose(0, 1).float()
     return kernels, (wanted - matrix @ known).square().mean(1).float()
