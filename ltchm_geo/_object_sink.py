@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def remove_objects(url: ObjectUrl) -> None:
         client.delete(url.key)
         return
     client.delete(f"{url.key}/{MANIFEST_KEY}")  # first: what is left of a removal that fails is no scene any more
-    client.delete(*client.keys(url.key))
+    _delete(client, client.keys(url.key), f"{url.key}/{MARKER}")
 
 
 def upload_scene(local: Path, url: ObjectUrl, overwrite: bool) -> None:
@@ -86,20 +87,27 @@ def upload_scene(local: Path, url: ObjectUrl, overwrite: bool) -> None:
 
 def _upload_folder(client: ObjectClient, local: Path, base: str) -> None:
     files = {f"{base}/{p.relative_to(local).as_posix()}": p for p in local.rglob("*") if p.is_file()}
-    manifest = f"{base}/{MANIFEST_KEY}"
+    marker, manifest = f"{base}/{MARKER}", f"{base}/{MANIFEST_KEY}"
     before = set(client.keys(base))
     # From here on the scene that was here is none any more, whatever happens: it is about to be mixed with another.
     client.delete(*before & {manifest})
     try:
+        client.put(marker, files[marker], replace=True)  # first: by it the next run knows what this one may leave
         with ThreadPoolExecutor(_UPLOADS, "ltchm-upload") as pool:
-            others = [(key, path) for key, path in files.items() if key != manifest]
+            others = [(key, path) for key, path in files.items() if key not in (marker, manifest)]
             list(pool.map(lambda item: client.put(*item, replace=True), others))
         client.delete(*before - files.keys())
         client.put(manifest, files[manifest], replace=True)
     except BaseException:
         with contextlib.suppress(LtchmError):  # the error that brought us here matters more
-            client.delete(*files)
+            _delete(client, before | files.keys(), marker)
         raise
+
+
+def _delete(client: ObjectClient, keys: Iterable[str], marker: str) -> None:
+    """Remove objects, the marker last: what is left of a removal that fails can be removed or replaced again."""
+    client.delete(*(key for key in keys if key != marker))
+    client.delete(marker)
 
 
 class ObjectSink:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -26,11 +25,13 @@ from ._sink import (
     check_destination,
     check_free,
     discard,
+    empty,
     explained,
     is_folder,
     lock_file,
     part_of,
     sync_folder,
+    take_place,
 )
 from ._store import KEY
 from .manifest import Record
@@ -147,9 +148,8 @@ class ResumableSink(DirectorySink):
                 file.flush()
                 os.fsync(file.fileno())
             check_free(self._path, False, self._overwrite)
-            os.replace(packed, self._path)
+            take_place(packed, self._path)
             self._open = False
-            sync_folder(self._path.parent)
         _discard_staged(self._part, self._lock)
 
     def _pack(self, file: IO[bytes]) -> None:
@@ -170,9 +170,7 @@ class ResumableSink(DirectorySink):
 def _discard_staged(part: Path, lock: IO[bytes]) -> None:
     """`discard`, with the journal last: a run that is killed meanwhile leaves what the next one knows as its own."""
     with contextlib.suppress(OSError):  # as in `discard`
-        for child in part.iterdir():
-            if child.name not in (JOURNAL_NAME, LOCK_NAME):
-                shutil.rmtree(child) if child.is_dir() else child.unlink()
+        empty(part, {JOURNAL_NAME, LOCK_NAME})
         (part / JOURNAL_NAME).unlink()
     discard(part, lock)
 

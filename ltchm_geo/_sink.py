@@ -33,16 +33,20 @@ __all__ = [
     "add_member",
     "check_destination",
     "check_free",
+    "checking_place",
+    "claimed",
     "discard",
+    "empty",
     "explained",
     "is_folder",
     "lock_file",
     "open_sink",
     "part_of",
     "remove_scene",
-    "replace_locked",
+    "replacing",
     "scratch_for",
     "sync_folder",
+    "take_place",
     "write_file",
 ]
 
@@ -92,6 +96,8 @@ def check_destination(path: Location, overwrite: bool) -> None:
         if not path.parent.is_dir():
             raise DestinationError(f"cannot write {path}: the folder {path.parent} does not exist")
         check_free(path, is_folder(path), overwrite)
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise DestinationError(f"cannot write {path}: no permission to write in {path.parent}")
 
 
 def is_folder(path: Location) -> bool:
@@ -105,12 +111,17 @@ def scratch_for(path: Location) -> Path:
 
 
 def part_of(path: Path) -> Path:
-    """Where a scene lies until it is complete."""
+    """Where a file or scene lies until it is complete."""
     return path.with_name(path.name + ".part")
 
 
+def checking_place(path: Path) -> Path:
+    """Where a scene lies while it is checked, between its `.part` and its name."""
+    return path.with_name(f"{path.stem}.checking{path.suffix}")
+
+
 def check_free(path: Path, folder: bool, overwrite: bool) -> None:
-    if not path.exists():
+    if not os.path.lexists(path):  # a link to nowhere is something, too
         return
     if not overwrite:
         raise DestinationExistsError(f"{path} exists; remove it, choose another name, or ask to overwrite")
@@ -140,14 +151,19 @@ def remove_scene(path: Location) -> None:
 def write_file(path: Path, data: bytes, overwrite: bool) -> None:
     """Write a small file, which has its name only when it is complete. Raises as `open_sink` does."""
     check_destination(path, overwrite)
+    with explained(path), replacing(path) as part:
+        part.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write a file under, which becomes `path` on the disk once the block is done; removed if it fails."""
     part = part_of(path)
     try:
-        with explained(path):
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        take_place(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -175,7 +191,7 @@ class ZipSink:
         self._path, self._overwrite = path, overwrite
         self._part = part_of(path)
         if self._part.is_dir():
-            if not (self._part / JOURNAL_NAME).is_file():
+            if not _is_left_over(self._part):
                 raise DestinationError(f"cannot write {path}: {self._part} is a folder; remove it")
             discard(self._part, lock_file(self._part / LOCK_NAME, path))
         self._file = lock_file(self._part, path)
@@ -196,9 +212,8 @@ class ZipSink:
             self._file.flush()
             os.fsync(self._file.fileno())
             check_free(self._path, False, self._overwrite)
-            replace_locked(self._part, self._path, self._file)
+            take_place(self._part, self._path, self._file)
             self._open = False
-            sync_folder(self._path.parent)
 
     def abort(self) -> None:
         """See `Sink.abort`."""
@@ -224,7 +239,7 @@ class DirectorySink:
     def __init__(self, path: Path, overwrite: bool):
         self._path, self._overwrite = path, overwrite
         self._part = part_of(path)
-        if self._part.exists() and not self._part.is_dir():
+        if self._part.exists() and not _is_left_over(self._part):
             raise DestinationError(f"cannot write {path}: {self._part} is in the way; remove it")
         self._part.mkdir(exist_ok=True)
         self._lock = lock_file(self._part / LOCK_NAME, path)
@@ -237,9 +252,7 @@ class DirectorySink:
 
     def _take_over(self) -> None:
         """Remove what an earlier run left."""
-        for left_over in self._part.iterdir():
-            if left_over.name != LOCK_NAME:
-                shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
+        empty(self._part, {LOCK_NAME})
 
     def put(self, key: str, data: bytes) -> None:
         """See `Sink.put`."""
@@ -259,17 +272,11 @@ class DirectorySink:
             for folder, _, _ in os.walk(self._part):
                 sync_folder(Path(folder))
             check_free(self._path, True, self._overwrite)
-            replaced = self._path.with_name(f"{self._path.name}.old-{os.getpid()}")
-            if self._path.exists():
-                self._path.rename(replaced)  # fails rather than touch a folder that has this name already
             # The lock moves along and goes last: as long as the .part has its name, no other run may clear it.
-            replace_locked(self._part, self._path, self._lock)
+            take_place(self._part, self._path, self._lock)
             self._open = False
             for name in (JOURNAL_NAME, LOCK_NAME):
                 (self._path / name).unlink(missing_ok=True)
-            if replaced.exists():
-                shutil.rmtree(replaced)
-            sync_folder(self._path.parent)
 
     def abort(self) -> None:
         """See `Sink.abort`."""
@@ -279,7 +286,32 @@ class DirectorySink:
         discard(self._part, self._lock)
 
 
+def _is_left_over(part: Path) -> bool:
+    """Whether a folder is what a run left that was killed, and not somebody's own."""
+    if not part.is_dir():
+        return False
+    names = set(os.listdir(part))
+    return not names or not names.isdisjoint({LOCK_NAME, JOURNAL_NAME, MARKER})
+
+
 # --- locks and the file system ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """For the time of a block, let no other run make `path` by way of files beside it. Leaves nothing.
+
+    Raises
+    ------
+    DestinationBusyError, DestinationError
+    """
+    name = path.with_name(path.name + ".lock")
+    with explained(path):
+        lock = lock_file(name, path)
+    try:
+        yield
+    finally:
+        discard(name, lock)
 
 
 def lock_file(lock: Path, destination: Path) -> IO[bytes]:
@@ -324,12 +356,24 @@ def _lock_exclusively(file: IO[bytes], lock: Path) -> None:
             warnings.warn(f"{lock} cannot be locked ({error}): do not write it twice at once", stacklevel=2)
 
 
-def replace_locked(part: Path, path: Path, lock: IO[bytes]) -> None:
-    """Rename while holding the lock, where the system can rename what is open."""
-    if os.name == "nt":
+def take_place(part: Path, path: Path, lock: IO[bytes] | None = None) -> None:
+    """Give a finished file or folder its name, in place of what has it, and let nothing undo that.
+
+    `lock`, on the file or in the folder, is held until then, where the system can rename what is open, and closed.
+    """
+    replaced = path.with_name(f"{path.name}.old-{os.getpid()}") if path.is_dir() else None
+    if replaced is not None:
+        path.rename(replaced)  # fails rather than touch a folder that has this name already
+    if lock is not None and os.name == "nt":
         lock.close()
     os.replace(part, path)
-    lock.close()
+    if lock is not None:
+        lock.close()
+    if replaced is not None and replaced.is_symlink():
+        replaced.unlink()  # what it leads to is somebody's own
+    elif replaced is not None:
+        shutil.rmtree(replaced)
+    sync_folder(path.parent)
 
 
 def discard(part: Path, lock: IO[bytes]) -> None:
@@ -340,14 +384,22 @@ def discard(part: Path, lock: IO[bytes]) -> None:
         with contextlib.suppress(OSError):
             lock.close()
     with contextlib.suppress(OSError):
+        empty(part, {LOCK_NAME})  # by which the next run would know the folder, should this one be killed now
         shutil.rmtree(part) if part.is_dir() else part.unlink()
     with contextlib.suppress(OSError):
         lock.close()
 
 
+def empty(folder: Path, keep: set[str]) -> None:
+    """Remove what is in a folder, if it is one."""
+    for child in folder.iterdir() if folder.is_dir() else ():
+        if child.name not in keep:
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder survive a power cut; Windows has no such call and needs none."""
-    if os.name == "nt":
+    if os.name == "nt" or not os.access(folder, os.R_OK):  # one may write in a folder that one may not list
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

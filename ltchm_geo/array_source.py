@@ -71,6 +71,7 @@ class ArraySource(Source):
         self.classes = purpose == "exact" and any(key in array.attrs for array in arrays for key in _CLASSES)
         self.address = None
         self.nbytes_file = None
+        self.files = frozenset([os.path.abspath(self.name)] if os.path.exists(self.name) else [])
 
     def read(self, box: PixelBox, bands: Sequence[int]) -> NDArray[Any]:
         """See `Source.read`."""

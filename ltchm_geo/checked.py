@@ -10,8 +10,6 @@ complete, but whose check was interrupted, is not: nothing says that it is still
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from dataclasses import replace
 from functools import partial
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._sink import check_destination, remove_scene
+from ._sink import check_destination, checking_place, claimed, explained, remove_scene, take_place
 from .container import ContainerReader
 from .errors import CorruptTileError, VerificationError
 from .exact_pixels import same_bits, within
@@ -37,7 +35,7 @@ from .types import TileIndex
 if TYPE_CHECKING:
     from .compress import CompressResult, Writing
 
-__all__ = ["checking_place", "compress_checked", "verify_scene"]
+__all__ = ["compress_checked", "verify_scene"]
 
 
 def compress_checked(write: Writing, source: Source, path: Location, settings: CompressSettings) -> CompressResult:
@@ -48,7 +46,6 @@ def compress_checked(write: Writing, source: Source, path: Location, settings: C
     write : callable (path, settings)
         Compresses the source, without either.
     """
-    check_destination(path, settings.overwrite)
     if isinstance(path, ObjectUrl):
         result = _to_store(write, source, path, settings)
     else:
@@ -58,14 +55,17 @@ def compress_checked(write: Writing, source: Source, path: Location, settings: C
 
 def _beside(write: Writing, source: Source, path: Path, settings: CompressSettings) -> CompressResult:
     place = checking_place(path)
-    try:
-        result = _compress(write, source, place, settings)
-        if settings.verify:
-            verify_scene(source, place, settings)
-        _rename(place, path, settings.overwrite)
-    except BaseException:
-        remove_scene(place)
-        raise
+    with claimed(path):
+        try:
+            result = _compress(write, source, place, settings)
+            if settings.verify:
+                verify_scene(source, place, settings)
+            check_destination(path, settings.overwrite)
+            with explained(path):
+                take_place(place, path)
+        except BaseException:
+            remove_scene(place)
+            raise
     return result
 
 
@@ -93,11 +93,6 @@ def _compress(write: Writing, source: Source, place: Path, settings: CompressSet
     from .targets import hit_target
 
     return hit_target(write, source, place, plain)
-
-
-def checking_place(path: Path) -> Path:
-    """Where a scene lies while it is checked."""
-    return path.with_name(f"{path.stem}.checking{path.suffix}")
 
 
 def verify_scene(source: Source, path: Location, settings: CompressSettings) -> None:
@@ -141,13 +136,3 @@ def _compare(source: Source, decoder: SceneDecoder, promised: Guarantee, shard: 
                 f"{decoder.reader.path}: {where} decodes to {restored[band, y, x]} instead of {original[band, y, x]}: "
                 "check the machine's memory and try again; report it if it comes again"
             )
-
-
-def _rename(place: Path, path: Path, overwrite: bool) -> None:
-    check_destination(path, overwrite)
-    old = path.with_name(f"{path.name}.old-{os.getpid()}")
-    if path.is_dir():
-        path.rename(old)
-    os.replace(place, path)
-    if old.exists():
-        shutil.rmtree(old)

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._sink import check_destination, is_folder, scratch_for
+from ._sink import check_destination, checking_place, is_folder, part_of, scratch_for
 from .base_choice import choose_engine
 from .container import ContainerReader, ContainerWriter, Overview, SceneMeta
 from .errors import DestinationError, UsageError
 from .fingerprint import work_identity
-from .location import Location, locate
+from .location import Location, ObjectUrl, locate
 from .masks import valid_pixels
 from .metrics import ErrorStats
 from .nn.config import level_to_lambda
@@ -26,6 +26,7 @@ from .scene_decoder import SceneDecoder
 from .scene_encoder import Crew, SceneEncoder, ThreadCrew
 from .schedule import Progress, run_shards, worker_count
 from .settings import CompressSettings
+from .source_files import lies_in
 from .tiles import DEFAULT_TILE, TileGrid, automatic_shard
 from .timing import StageClock
 from .types import Shape2d, TileIndex
@@ -232,7 +233,7 @@ def compress_raster(
         workers=workers,
     )
     with open_source(src, settings.purpose) as source:
-        path = _destination(source, dst)
+        path = locate(dst) if dst is not None else _default_destination(source.name)
         return compress_scene(source, path, settings, progress=progress, client=client, written=written)
 
 
@@ -246,6 +247,9 @@ def compress_scene(
     written: Written | None = None,
 ) -> CompressResult:
     """Compress a raster, opened for `settings.purpose`, to `path`; for the rest see `compress_raster`."""
+    # What is wrong with destination or sizes must be told before the weights are loaded and the scene surveyed.
+    check_destination(path, settings.overwrite)
+    _refuse_own_files(source, path)
     if settings.verify or settings.target is not None:
         from .checked import compress_checked
 
@@ -254,8 +258,6 @@ def compress_scene(
 
         return compress_checked(write, source, path, settings)
     began, clock, count = time.perf_counter(), StageClock(), worker_count(settings.workers)
-    # What is wrong with destination or sizes must be told before the weights are loaded and the scene surveyed.
-    check_destination(path, settings.overwrite)
     meta, engine = _plan(source, path, settings, clock)
     preview = max(source.shape) > LARGE if settings.preview is None else settings.preview
     unfinished = work_identity(source, settings) if settings.resume and isinstance(path, Path) else None
@@ -335,11 +337,16 @@ def _halo(meta: SceneMeta, settings: CompressSettings, path: Location) -> int:
     return int(not is_folder(path) if settings.seamless is None else settings.seamless)
 
 
-def _destination(source: Source, dst: str | os.PathLike[str] | None) -> Location:
-    path = locate(dst) if dst is not None else _default_destination(source.name)
-    if os.path.exists(source.name) and os.path.exists(path) and os.path.samefile(source.name, path):
-        raise DestinationError(f"{path} is the source itself; choose another destination")
-    return path
+def _refuse_own_files(source: Source, path: Location) -> None:
+    """Raise `DestinationError` where writing the scene would replace what it is made from."""
+    if isinstance(path, ObjectUrl):
+        return
+    checking = checking_place(path)
+    for place in (path, part_of(path), checking, part_of(checking)):
+        for file in source.files:
+            if lies_in(file, place):
+                what = "the source itself" if place == path else f"written by way of {place.name}, which the source is"
+                raise DestinationError(f"{path} is {what}; choose another destination")
 
 
 def _default_destination(name: str) -> Path:

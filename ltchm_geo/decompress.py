@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -10,10 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ._sink import part_of
 from .container import ContainerReader
 from .errors import DestinationError, UsageError
 from .georef import Georef
-from .location import beside
+from .location import Location, beside
+from .place import bounds_box, check_place, window_box
 from .raster import create_geotiff
 from .scene_decoder import DamagedTile, SceneDecoder
 from .schedule import Progress, Ticker, run_shards, worker_count
@@ -105,13 +106,10 @@ def decompress_raster(
         meta = reader.meta
         grid = meta.pyramid_grid(level)
         georef = meta.pyramid_georef(level)
-        if window is not None and bounds is not None:
-            raise UsageError("window and bounds exclude each other: give one of them")
-        box = _box(window, grid.scene) if bounds is None else _box_of(bounds, georef, grid.scene)
+        box = _box(window, bounds, georef, grid.scene)
         chosen = _bands(bands, len(meta.bands))
         path = Path(dst) if dst is not None else beside(reader.path, ".tif")
-        if os.path.exists(path) and os.path.exists(src) and os.path.samefile(path, src):
-            raise DestinationError(f"{path} is the scene itself; choose another destination")
+        _refuse_own_file(reader.path, path)
         decoder = SceneDecoder(reader, device, allow_damaged=allow_damaged, clock=clock)
         with create_geotiff(
             path,
@@ -138,31 +136,18 @@ def decompress_raster(
     return DecompressResult(path, path.stat().st_size, seconds, damaged, clock.totals, clock.cpu)
 
 
-def _box(window: Sequence[int] | None, shape: Shape2d) -> PixelBox:
-    whole = PixelBox(0, 0, *shape)
-    if window is None:
-        return whole
-    if len(window) != 4:
-        raise UsageError("a window is four numbers: row, column, height, width")
-    box = PixelBox(*(int(v) for v in window))
-    if box.height < 1 or box.width < 1 or box.intersection(whole) != box:
-        raise UsageError(f"window {tuple(box)} is not inside the scene of {shape.y} rows and {shape.x} columns")
-    return box
+def _refuse_own_file(scene: Location, path: Path) -> None:
+    """Raise `DestinationError` where writing the GeoTIFF would replace the scene."""
+    places = [place for place in (path, part_of(path)) if os.path.exists(place)]
+    if isinstance(scene, Path) and any(os.path.samefile(scene, place) for place in places):
+        raise DestinationError(f"{path} would replace the scene itself; choose another destination")
 
 
-def _box_of(bounds: Bounds, georef: Georef, shape: Shape2d) -> PixelBox:
-    """The pixels that a place in the CRS touches."""
-    if len(bounds) != 4 or not all(map(math.isfinite, bounds)) or bounds[0] >= bounds[2] or bounds[1] >= bounds[3]:
-        raise UsageError(f"bounds are x_min, y_min, x_max, y_max in the scene's CRS, not {tuple(bounds)}")
-    lines = georef.pixels_of(bounds)
-    if lines is None:
-        raise UsageError("the scene has no place on the map that bounds could mean: give a window of pixels")
-    (top, bottom), (left, right) = (
-        (max(0, math.floor(low)), min(size, math.ceil(high))) for (low, high), size in zip(lines, shape, strict=True)
-    )
-    if top >= bottom or left >= right:
-        raise UsageError(f"the scene does not touch {tuple(bounds)}: in its own CRS it covers {georef.bounds(shape)}")
-    return PixelBox(top, left, bottom - top, right - left)
+def _box(window: Sequence[int] | None, bounds: Bounds | None, georef: Georef, shape: Shape2d) -> PixelBox:
+    check_place(window, bounds)
+    if bounds is not None:
+        return bounds_box(bounds, georef, shape)
+    return PixelBox(0, 0, *shape) if window is None else window_box(window, shape)
 
 
 def _bands(bands: Sequence[int] | None, count: int) -> list[int]:

@@ -20,6 +20,7 @@ from .errors import CorruptTileError, DestinationError, UsageError
 from .masks import valid_pixels
 from .metrics import ErrorStats
 from .picture import Stretch, display_bands, write_png
+from .place import check_place, window_box
 from .plan import describe_scene
 from .pyramid import LARGE, automatic_factors
 from .raster import Source, open_source
@@ -173,8 +174,7 @@ def estimate_scene(
     tile_size = settings.tile_size
     if samples < 1:
         raise UsageError("samples must be at least 1")
-    if window is not None and bounds is not None:
-        raise UsageError("window and bounds exclude each other: give one of them")
+    check_place(window, bounds)
     if images is not None and not os.path.isdir(images):
         raise DestinationError(f"{os.fspath(images)} is not a folder: create it first")
     with open_source(src, settings.purpose) as source:
@@ -212,13 +212,10 @@ def estimate_scene(
 
 
 def _window_box(window: tuple[int, int, int, int] | None, source: Source) -> PixelBox:
-    whole = PixelBox(0, 0, *source.shape)
     if window is None:
-        height, width = min(_DEFAULT_WINDOW, whole.height), min(_DEFAULT_WINDOW, whole.width)
-        return PixelBox((whole.height - height) // 2, (whole.width - width) // 2, height, width)
-    box = PixelBox(*window)
-    if min(box.height, box.width) < 1 or box.intersection(whole) != box:
-        raise UsageError(f"the window {tuple(box)} is not inside the raster of {whole.height} x {whole.width} pixels")
+        height, width = (min(_DEFAULT_WINDOW, side) for side in source.shape)
+        return PixelBox((source.shape.y - height) // 2, (source.shape.x - width) // 2, height, width)
+    box = window_box(window, source.shape)
     if max(box.height, box.width) > _MAX_WINDOW:
         raise UsageError(f"a window to look at may have {_MAX_WINDOW} pixels a side, not {box.height} x {box.width}")
     return box

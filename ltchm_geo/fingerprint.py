@@ -8,6 +8,8 @@ import uuid
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from .source_files import files_behind, listed_files
+
 if TYPE_CHECKING:
     from .settings import CompressSettings
     from .source import Source
@@ -27,11 +29,12 @@ def fingerprint(name: str) -> str | None:
     ----------
     name : str
         A path: side-car files, and the rasters that a VRT is made of, are looked at as well. For anything else that
-        GDAL opens there is no fingerprint.
+        GDAL opens there is no fingerprint, nor for a VRT of what lies on another machine.
     """
     if is_remote(name) or not os.path.exists(name):
         return None
-    return _state(sorted({name, *_files(name)}))
+    files = files_behind(name, listed_files(name))
+    return _state(sorted(files.paths)) if files.complete else None
 
 
 def unchanged(recorded: str) -> bool:
@@ -60,16 +63,3 @@ def _state(files: Iterable[str]) -> str:
         except OSError:
             entries.append((os.path.abspath(file), None, None))
     return json.dumps(entries, ensure_ascii=False)
-
-
-def _files(name: str) -> list[str]:
-    """All files of a raster; none if it cannot be opened, which whoever reads it will explain."""
-    from rasterio.errors import RasterioError
-
-    from .georef_rasterio import quiet_open
-
-    try:
-        with quiet_open(name) as dataset:
-            return [file for file in dataset.files if os.path.isfile(file)]
-    except (RasterioError, OSError, ValueError):
-        return []

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 
 from ._json import decode_number, encode_number, require_keys
 from .errors import CorruptContainerError
-from .types import Bounds, Shape2d
+from .types import Bounds, Lines, Shape2d
 
 __all__ = ["BandInfo", "Georef", "Number", "Tags", "alpha_band", "native_nodata"]
 
@@ -91,7 +91,7 @@ class Georef:
         xs, ys = [a * x + b * y + c for x, y in corners], [d * x + e * y + f for x, y in corners]
         return min(xs), min(ys), max(xs), max(ys)
 
-    def pixels_of(self, bounds: Bounds) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    def pixels_of(self, bounds: Bounds) -> Lines | None:
         """First and last line of pixels, (rows, columns), of what `bounds` covers; None if no transform tells.
 
         Bounds are in the CRS. Lines are counted in fractions of pixels from the upper left corner of the first, to a

@@ -8,7 +8,7 @@ import threading
 import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
@@ -23,13 +23,23 @@ from rasterio.rpc import RPC
 from .errors import CorruptContainerError
 from .georef import GCP_NUMBERS, GCP_STRINGS, RPC_SCALARS, RPC_VECTORS, BandInfo, Georef, Number, Tags, native_nodata
 
-__all__ = ["apply", "beyond_double", "quiet_open", "read_bands", "read_georef", "sidecar_xml", "to_wkt"]
+__all__ = [
+    "apply",
+    "beyond_double",
+    "quiet_open",
+    "read_bands",
+    "read_georef",
+    "sidecar_xml",
+    "tiff_holds_colors",
+    "to_wkt",
+]
 
 _EXACT_DOUBLES = 2**53
 
 # Structural or path-dependent namespaces, which GDAL makes up anew for every file; RPC has its own field.
 _DERIVED_NAMESPACES = frozenset({"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "TIFF", "xml:VRT", "RPC"})
-
+#: Names that `DatasetWriter.update_tags` takes for its own.
+_NOT_TAGS = frozenset({"bidx", "ns"})
 
 _warnings_lock = threading.Lock()  # `catch_warnings` changes the whole process: never two at once
 
@@ -57,16 +67,18 @@ def read_georef(dataset: Any) -> Georef:
 
 def read_bands(dataset: Any) -> tuple[BandInfo, ...]:
     """What an open rasterio dataset says about each of its bands, in file order."""
-    elements = _vrt_bands(dataset)
+    # Of integers only: rasterio knows all there is to say of floats.
+    elements = _vrt_bands(dataset) if any(np.dtype(name).kind in "iu" for name in dataset.dtypes) else {}
+    descriptions, units = _band_texts(dataset, "descriptions"), _band_texts(dataset, "units")
     return tuple(
         BandInfo(
             dtype=dataset.dtypes[i],
-            description=dataset.descriptions[i],
+            description=descriptions[i],
             colorinterp=dataset.colorinterp[i].name,
             nodata=_read_nodata(dataset, i, elements.get(i + 1)),
             scale=float(dataset.scales[i]),
             offset=float(dataset.offsets[i]),
-            unit=dataset.units[i] or None,
+            unit=units[i] or None,
             tags=_read_tags(dataset, i + 1),
             colors=_read_colors(dataset, i + 1),
             categories=_read_categories(elements.get(i + 1)),
@@ -107,31 +119,59 @@ def _apply_bands(dataset: Any, bands: Sequence[BandInfo]) -> None:
             dataset.set_band_description(number, band.description)
         if band.unit is not None:
             dataset.set_band_unit(number, band.unit)
-        if band.colors is not None:
+        if band.colors is not None and tiff_holds_colors(number, band):
             dataset.write_colormap(number, dict(enumerate(band.colors)))
         _write_tags(dataset, band.tags, number)
 
 
 def sidecar_xml(bands: Sequence[BandInfo], beside: bytes = b"<PAMDataset/>") -> bytes | None:
-    """GDAL's side-car document ``.aux.xml`` with what rasterio cannot write: categories, and nodata of many digits.
+    """GDAL's side-car document ``.aux.xml`` with what a GeoTIFF, or rasterio, cannot hold of bands.
 
-    None without either. `beside` is such a document that is there already.
+    That is categories, nodata of many digits, and colour tables (see `tiff_holds_colors`). None without any of it.
+    `beside` is such a document that is there already.
     """
-    if all(band.categories is None and not beyond_double(band.nodata) for band in bands):
+    wanted = {number: elements for number, band in enumerate(bands, 1) if (elements := _sidecar_elements(number, band))}
+    if not wanted:
         return None
     root = ElementTree.fromstring(beside)
     found = {element.get("band"): element for element in root.iter("PAMRasterBand")}
-    for number, band in enumerate(bands, start=1):
-        element = found.get(str(number))
-        element = ElementTree.SubElement(root, "PAMRasterBand", band=str(number)) if element is None else element
-        if beyond_double(band.nodata):
-            ElementTree.SubElement(element, "NoDataValue").text = str(band.nodata)
-        if band.categories is not None:
-            names = ElementTree.SubElement(element, "CategoryNames")
-            for name in band.categories:
-                ElementTree.SubElement(names, "Category").text = name
+    for number, elements in wanted.items():
+        parent = found.get(str(number))
+        parent = ElementTree.SubElement(root, "PAMRasterBand", band=str(number)) if parent is None else parent
+        for name in {element.tag for element in elements}:
+            for other in parent.findall(name):
+                parent.remove(other)
+        parent.extend(elements)
     document: bytes = ElementTree.tostring(root, encoding="utf-8")
     return document
+
+
+def _sidecar_elements(number: int, band: BandInfo) -> list[ElementTree.Element]:
+    found = []
+    if beyond_double(band.nodata):
+        found.append(_element("NoDataValue", str(band.nodata)))
+    if number == 1 and band.colors is not None and not tiff_holds_colors(number, band):  # of others GDAL reads none
+        found.append(_element("ColorInterp", "Palette"))
+        found.append(_element("ColorTable"))
+        for color in band.colors:
+            channels = {f"c{i}": str(value) for i, value in enumerate(color, start=1)}
+            ElementTree.SubElement(found[-1], "Entry", channels)
+    if band.categories is not None:
+        found.append(_element("CategoryNames"))
+        for name in band.categories:
+            found[-1].append(_element("Category", name))
+    return found
+
+
+def _element(name: str, text: str | None = None) -> ElementTree.Element:
+    element = ElementTree.Element(name)
+    element.text = text
+    return element
+
+
+def tiff_holds_colors(number: int, band: BandInfo) -> bool:
+    """Whether a TIFF has a place for the colour table of its band `number`: of the first one, in 8 or 16 bits."""
+    return number == 1 and band.dtype in ("uint8", "uint16")
 
 
 def beyond_double(nodata: Number | None) -> bool:
@@ -165,14 +205,23 @@ def _read_colors(dataset: Any, band: int) -> tuple[tuple[int, ...], ...] | None:
     return tuple(tuple(table.get(value, (0, 0, 0, 255))) for value in range(max(table) + 1))
 
 
+def _band_texts(dataset: Any, name: Literal["descriptions", "units"]) -> Sequence[str | None]:
+    """Texts that GDAL knows of bands; with question marks where they are in another encoding than UTF-8."""
+    try:
+        texts: Sequence[str | None] = getattr(dataset, name)
+        return texts
+    except UnicodeDecodeError:
+        key, bands = {"descriptions": "Description", "units": "UnitType"}[name], _vrt_bands(dataset)
+        return [bands[number].findtext(key) if number in bands else None for number in dataset.indexes]
+
+
 def _vrt_bands(dataset: Any) -> dict[int, ElementTree.Element]:
-    """What a VRT of the dataset says of its bands: GDAL writes into it what rasterio does not know. Integers only."""
-    if not any(np.dtype(name).kind in "iu" for name in dataset.dtypes):
-        return {}
+    """What a VRT of the dataset says of its bands: GDAL writes into it what rasterio does not know."""
     with MemoryFile(ext=".vrt") as memory:
         rasterio.shutil.copy(dataset, memory.name, driver="VRT")
         memory.seek(0)
-        root = ElementTree.fromstring(memory.read())
+        # Old files have tags in other encodings than the one a VRT claims to be in.
+        root = ElementTree.fromstring(memory.read().decode("utf-8", "replace"))
     return {int(band.get("band", 0)): band for band in root.iter("VRTRasterBand")}
 
 
@@ -206,7 +255,8 @@ def _write_tags(dataset: Any, tags: Tags, band: int = 0) -> None:
             if separator:
                 dataset.update_tags(band, ns=namespace, **{key: value})
         else:
-            dataset.update_tags(band, ns=namespace or None, **items)
+            writable = {key: value for key, value in items.items() if key not in _NOT_TAGS}
+            dataset.update_tags(band, ns=namespace or None, **writable)
 
 
 def to_wkt(text: str) -> str | None:

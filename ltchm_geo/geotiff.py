@@ -21,9 +21,10 @@ from rasterio.dtypes import in_dtype_range
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from ._sink import claimed, part_of, take_place
 from .errors import DestinationError, DestinationExistsError, UsageError
 from .georef import BandInfo, Georef, Number
-from .georef_rasterio import apply, beyond_double, quiet_open, sidecar_xml
+from .georef_rasterio import apply, beyond_double, quiet_open, sidecar_xml, tiff_holds_colors
 from .types import PixelBox, Shape2d
 
 __all__ = ["GeotiffWriter", "create_geotiff"]
@@ -97,41 +98,43 @@ def create_geotiff(
     shape : rows and columns
     bands, georef : everything but the pixels, applied as it is. GeoTIFF itself sets these limits: one nodata value
         for all bands, and none that the data type cannot hold; the first band's colour is never "undefined" (it
-        becomes "gray"); a transform or control points, not both; control points lose their names, and JSON
-        tag namespaces are left out
+        becomes "gray"); a transform or control points, not both; control points lose their names; JSON
+        tag namespaces, and tags called ns or bidx, which rasterio has no way to write, are left
+        out, as are colour tables of bands other than the first
     options : GDAL creation options such as {"compress": "zstd"}, over the defaults (deflate with predictor)
     overwrite : replace an existing file
 
     Raises
     ------
-    DestinationExistsError, DestinationError
-        If the file exists, or cannot be written: no such folder, no permission, disk full.
+    DestinationExistsError, DestinationBusyError, DestinationError
+        If the file exists, is being written, or cannot be written: no such folder, no permission, disk full.
     UsageError
         If GDAL does not know an option, or the bands do not share a data type and nodata value.
     """
     path = Path(path)
     _check_destination(path, overwrite)
     profile = _profile(bands, options or {})
-    part = path.with_name(path.name + ".part")
-    with _destination_errors(path):
-        _remove(part)
-    dataset = None
-    try:
+    part = part_of(path)
+    with claimed(path):
         with _destination_errors(path):
-            dataset = quiet_open(part, "w", height=shape.y, width=shape.x, **profile)
-            apply(dataset, georef, bands)
-        yield GeotiffWriter(dataset, path)
-        with _destination_errors(path):
-            dataset.close()
-            _write_sidecar(part, bands)
-            _check_complete(part)
-            _publish(part, path)
-    except BaseException:
-        if dataset is not None:
-            with contextlib.suppress(RasterioError, OSError):  # the first error is the one to tell
+            _remove(part)
+        dataset = None
+        try:
+            with _destination_errors(path):
+                dataset = quiet_open(part, "w", height=shape.y, width=shape.x, **profile)
+                apply(dataset, georef, bands)
+            yield GeotiffWriter(dataset, path)
+            with _destination_errors(path):
                 dataset.close()
-        _remove(part)
-        raise
+                _write_sidecar(part, bands)
+                _check_complete(part)
+                _publish(part, path)
+        except BaseException:
+            if dataset is not None:
+                with contextlib.suppress(RasterioError, OSError):  # the first error is the one to tell
+                    dataset.close()
+            _remove(part)
+            raise
 
 
 def _profile(bands: Sequence[BandInfo], options: Mapping[str, str]) -> dict[str, Any]:
@@ -154,7 +157,11 @@ def _profile(bands: Sequence[BandInfo], options: Mapping[str, str]) -> dict[str,
         "compress": "deflate",
         # Band groups arrive one after the other; pixel interleaving would rewrite every block once per group.
         "interleave": "pixel" if len(bands) <= 4 else "band",
-        "photometric": "RGB" if rgb else "PALETTE" if bands[0].colors is not None else "MINISBLACK",
+        "photometric": "RGB"
+        if rgb
+        else "PALETTE"
+        if bands[0].colors is not None and tiff_holds_colors(1, bands[0])
+        else "MINISBLACK",
     }
     profile |= {key.lower(): value for key, value in options.items()}
     if "num_threads" in profile:
@@ -216,17 +223,12 @@ def _publish(part: Path, path: Path) -> None:
             _sync(sidecar)
             os.replace(sidecar, path.with_name(path.name + suffix))
     _sync(part)
-    os.replace(part, path)
-    if os.name == "posix":
-        _sync(path.parent)
+    take_place(part, path)
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _remove(part: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Stretch", "display_bands", "write_png"]
+from .georef_rasterio import quiet_open
+
+__all__ = ["Stretch", "display_bands", "encode_picture", "write_png"]
 
 _PERCENTILES = (2.0, 98.0)
+_JPEG_QUALITY = 75
 
 
 def display_bands(colorinterp: list[str], alpha: int | None) -> tuple[int, ...]:
@@ -62,15 +64,21 @@ class Stretch:
         return np.broadcast_to(shown, (3, *shown.shape[1:]))
 
 
+def encode_picture(picture: NDArray[np.uint8], driver: str) -> bytes:
+    """A picture (1, 3 or 4, h, w) as the bytes of a "JPEG" or "PNG" file; the fourth band is opacity."""
+    from rasterio.io import MemoryFile
+
+    options = {"quality": _JPEG_QUALITY} if driver == "JPEG" else {}
+    count, height, width = picture.shape
+    profile = {"driver": driver, "count": count, "height": height, "width": width, "dtype": "uint8"}
+    with MemoryFile() as file:
+        with quiet_open(file.name, "w", **profile, **options) as out:
+            out.write(picture)
+        return bytes(file.read())
+
+
 def write_png(path: str | os.PathLike[str], picture: NDArray[np.uint8]) -> Path:
     """Write (3, h, w) uint8 as a PNG file, replacing one of that name."""
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
-
-    _, height, width = picture.shape
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # it is a picture
-        with rasterio.open(path, "w", driver="PNG", height=height, width=width, count=3, dtype="uint8") as out:
-            out.write(picture)
-    Path(f"{os.fspath(path)}.aux.xml").unlink(missing_ok=True)
-    return Path(path)
+    path = Path(path)
+    path.write_bytes(encode_picture(picture, "PNG"))
+    return path

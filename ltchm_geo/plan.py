@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .container import BandGroup, SceneMeta
-from .georef import Number
+from .errors import CorruptContainerError, UnsupportedRasterError
+from .georef import BandInfo, Georef, Number
 from .guarantee import Guarantee
 from .masks import representable, valid_pixels
 from .radiometry import UINT8_MAPPING, band_groups
@@ -42,7 +43,13 @@ def describe_scene(
 
     Where mapping or fill depend on them, looks at all pixels first, or at those of `boxes` for a guess. Without an
     engine nothing is mapped, and holes are filled with a value that is at hand.
+
+    Raises
+    ------
+    UnsupportedRasterError
+        No scene can hold what the source says about itself.
     """
+    _refuse_unreadable(source)
     nodata = _usable_nodata(source)
     survey = None
     if engine is not None and _needs_survey(source, nodata):
@@ -81,6 +88,16 @@ def describe_scene(
         source={"name": os.path.basename(source.name), "bytes": source.nbytes_file},
         guarantee=guarantee,
     )
+
+
+def _refuse_unreadable(source: Source) -> None:
+    """Raise for what readers of the scene would refuse, such as control points that are nowhere."""
+    try:
+        Georef.from_dict(source.georef.to_dict())
+        for band in source.bands:
+            BandInfo.from_dict(band.to_dict())
+    except CorruptContainerError as error:
+        raise UnsupportedRasterError(f"{source.name}: its {error}; mend it with gdal_edit or gdal_translate") from error
 
 
 def _needs_survey(source: Source, nodata: Number | None) -> bool:

@@ -14,17 +14,16 @@ from .errors import CorruptContainerError, UsageError
 from .georef_rasterio import quiet_open
 from .masks import valid_pixels
 from .overviews import PixelSource, average, average_mask
-from .picture import Stretch, display_bands
+from .picture import Stretch, display_bands, encode_picture
 from .pyramid import MAX_STEP, PREVIEW_SIDE, preview_factor, reduced
 from .types import PixelBox, Shape2d
 
 if TYPE_CHECKING:
     from .schedule import Progress
 
-__all__ = ["MAX_SIDE", "encode_picture", "make_preview", "preview"]
+__all__ = ["MAX_SIDE", "make_preview", "preview"]
 
 MAX_SIDE = 8192
-_JPEG_QUALITY = 75
 
 Picture = NDArray[np.uint8]
 
@@ -84,16 +83,6 @@ def make_preview(source: PixelSource, shape: Shape2d, meta: SceneMeta) -> bytes:
     return encode_picture(_fit(_render(pixels, valid), PREVIEW_SIDE, meta.shape)[: len(bands)], "JPEG")
 
 
-def encode_picture(picture: Picture, driver: str) -> bytes:
-    """A picture (1 or 3, h, w) as the bytes of a "JPEG" or "PNG" file."""
-    from rasterio.io import MemoryFile
-
-    options = {"quality": _JPEG_QUALITY} if driver == "JPEG" else {}
-    with MemoryFile() as file:
-        _write(file.name, picture, driver, options)
-        return bytes(file.read())
-
-
 # --- from the scene --------------------------------------------------------------------------------------------------
 
 
@@ -150,8 +139,10 @@ def _fit(picture: Picture, size: int, scene: Shape2d) -> Picture:
     if max(height, width) <= size:
         return picture
     shape = [max(1, round(side * size / max(scene))) for side in scene]
+    profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": "uint8"}
     with MemoryFile() as file:
-        _write(file.name, picture, "GTiff", {})
+        with quiet_open(file.name, "w", **profile) as out:
+            out.write(picture)
         with quiet_open(file.name) as dataset:
             small: Picture = dataset.read(out_shape=(count, *shape), resampling=Resampling.average)
             return small
@@ -176,9 +167,3 @@ def _decode_jpeg(data: bytes, reader: ContainerReader) -> Picture:
 
 def _to_image(picture: Picture) -> Picture:
     return np.ascontiguousarray(np.moveaxis(picture, 0, -1))
-
-
-def _write(name: str, picture: Picture, driver: str, options: dict[str, Any]) -> None:
-    count, height, width = picture.shape
-    with quiet_open(name, "w", driver=driver, height=height, width=width, count=count, dtype="uint8", **options) as out:
-        out.write(picture)

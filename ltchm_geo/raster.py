@@ -27,6 +27,7 @@ from .georef import BandInfo, alpha_band
 from .georef_rasterio import quiet_open, read_bands, read_georef
 from .geotiff import GeotiffWriter, create_geotiff
 from .source import MaskKind, Purpose, Source, mask_kind
+from .source_files import files_behind
 from .types import EXACT_DTYPES, MAX_PIXELS, MAX_SIDE, PIXEL_DTYPES, PixelBox, Shape2d
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class _RasterSource(Source):
         self.mask_kind = _mask_kind(dataset, self.bands, self.alpha)
         self.address = handles.address
         self.nbytes_file = _size_on_disk(dataset)
+        self.files = files_behind(self.name, dataset.files).paths
         self._handles = handles
 
     def read(self, box: PixelBox, bands: Sequence[int]) -> NDArray[Any]:

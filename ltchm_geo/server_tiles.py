@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.io import MemoryFile
 from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window
 
-from .georef_rasterio import quiet_open
-from .picture import Stretch, display_bands
+from .picture import Stretch, display_bands, encode_picture
+from .place import touched
 from .rasterio_door import SceneDataset, open_virtual
+from .types import Shape2d
 from .virtual_tiff import VirtualTiff
 
 __all__ = ["MAX_ZOOM", "WebMap"]
@@ -87,7 +87,7 @@ class WebMap:
                 places |= {"dst_crs": _MERCATOR, "dst_transform": target}
                 # The fourth band weighs the others, or holes would bleed into their neighbours.
                 reproject(pixels, picture, resampling=Resampling.bilinear, src_alpha=4, dst_alpha=4, **places)
-        return _png(picture)
+        return encode_picture(picture, "PNG")
 
     def describe(self, name: str, tiles: str) -> dict[str, Any]:
         """The map as TileJSON 3.0.0; `tiles` is their address with {z}, {x} and {y}."""
@@ -131,14 +131,14 @@ class WebMap:
         left, bottom, right, top = transform_bounds(_MERCATOR, data.crs, west, south, east, north)
         if not all(map(math.isfinite, (left, bottom, right, top))):
             return None
-        inverse = ~data.transform
-        corners = [_apply(inverse, x, y) for x in (left, right) for y in (bottom, top)]
-        columns, rows = zip(*corners, strict=True)
-        margin = 2 * max(1.0, (max(columns) - min(columns)) / _SIDE)  # for interpolation
-        x0, y0 = max(0, math.floor(min(columns) - margin)), max(0, math.floor(min(rows) - margin))
-        x1 = min(data.width, math.ceil(max(columns) + margin))
-        y1 = min(data.height, math.ceil(max(rows) + margin))
-        return Window(x0, y0, x1 - x0, y1 - y0) if x0 < x1 and y0 < y1 else None
+        lines = self._virtual.meta.georef.pixels_of((left, bottom, right, top))
+        if lines is None:
+            return None
+        rows, columns = lines
+        margin = 2 * max(1.0, (columns[1] - columns[0]) / _SIDE)  # for interpolation
+        grown = (rows[0] - margin, rows[1] + margin), (columns[0] - margin, columns[1] + margin)
+        box = touched(grown, Shape2d(data.height, data.width))
+        return None if box is None else Window(box.x0, box.y0, box.width, box.height)
 
     def _read(self, window: Window) -> tuple[NDArray[np.uint8], Affine]:
         """Red, green, blue and opacity of a window (4, h, w), and where they lie."""
@@ -156,10 +156,3 @@ class WebMap:
 def _apply(t: Affine, x: float, y: float) -> tuple[float, float]:
     # affine 2 multiplies with *, affine 3 warns of it and wants @, which affine 2 does not have.
     return t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f
-
-
-def _png(picture: NDArray[np.uint8]) -> bytes:
-    with MemoryFile() as memory:
-        with quiet_open(memory, "w", driver="PNG", width=_SIDE, height=_SIDE, count=4, dtype="uint8") as file:
-            file.write(picture)
-        return bytes(memory.read())

@@ -41,6 +41,8 @@ class Source(Protocol):
         What other processes open it by; None for open datasets and arrays.
     nbytes_file : int or None
         Size of the raster's files on disk, side-car files included; None where there are none.
+    files : frozenset of str
+        What is read on this machine, as far as that is known: nothing may be written there.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Source(Protocol):
     classes: bool
     address: str | None
     nbytes_file: int | None
+    files: frozenset[str]
 
     @property
     def raw_bytes(self) -> int:

@@ -17,6 +17,8 @@ EXACT_DTYPES = (*PIXEL_DTYPES, "int8", "uint32", "int32", "uint64", "int64")
 
 #: A rectangle in a CRS: x_min, y_min, x_max, y_max.
 Bounds = tuple[float, float, float, float]
+#: First and last line of pixels, (rows, columns), in fractions of them: see `Georef.pixels_of`.
+Lines = tuple[tuple[float, float], tuple[float, float]]
 
 
 class Shape2d(NamedTuple):

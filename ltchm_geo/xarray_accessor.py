@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 if TYPE_CHECKING:
     from .compress import CompressResult
-    from .schedule import Progress
 
 __all__ = ["SceneAccessor"]
 
@@ -26,30 +24,15 @@ class SceneAccessor:
     def __init__(self, obj: xr.DataArray | xr.Dataset):
         self._obj = obj
 
-    def to_scene(
-        self,
-        dst: str | os.PathLike[str],
-        *,
-        quality: int | None = None,
-        lambda_: float | None = None,
-        model: str | None = None,
-        device: str = "auto",
-        overwrite: bool = False,
-        measure: bool = False,
-        overviews: Sequence[int] | Literal[False] | None = None,
-        overview_quality: int | None = None,
-        preview: bool | None = None,
-        workers: int | None = None,
-        progress: Progress | None = None,
-    ) -> CompressResult:
+    def to_scene(self, dst: str | os.PathLike[str], **options: Any) -> CompressResult:
         """Compress the pixels, computing them shard by shard: nothing is ever in memory as a whole.
 
         Parameters
         ----------
         dst : path
             ``*.zarr`` writes a folder, any other name a single file.
-        quality, lambda_, model, device, overwrite, measure, overviews, overview_quality, preview, workers, progress
-            As in `compress_raster`.
+        **options
+            Every keyword of `compress_raster`: quality, lossless, max_error, target_psnr, overwrite, verify, ...
 
         Returns
         -------
@@ -59,7 +42,7 @@ class SceneAccessor:
         ------
         UsageError, UnsupportedRasterError
             The object is no raster: see `array_source`.
-        DestinationError, WeightsError, DeviceError
+        DestinationError, WeightsError, DeviceError, VerificationError
             See `compress_raster`.
 
         Notes
@@ -74,18 +57,4 @@ class SceneAccessor:
         """
         from .compress import compress_raster
 
-        return compress_raster(
-            self._obj,
-            dst,
-            quality=quality,
-            lambda_=lambda_,
-            model=model,
-            device=device,
-            overwrite=overwrite,
-            measure=measure,
-            overviews=overviews,
-            overview_quality=overview_quality,
-            preview=preview,
-            workers=workers,
-            progress=progress,
-        )
+        return compress_raster(self._obj, dst, **options)

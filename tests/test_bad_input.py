@@ -148,7 +148,7 @@ def test_source_is_destination(tiny: Path, tmp_path: Path) -> None:
     folder = write_decodable(tmp_path / "a.zarr")
     with refused(DestinationError, "scene itself", tmp_path):
         decompress_raster(folder, folder, overwrite=True)
-    with refused(DestinationError, "cannot be written", tmp_path):
+    with refused(DestinationError, "cannot write", tmp_path):
         decompress_raster(scene, tmp_path / ("x" * 300 + ".tif"))
 
 

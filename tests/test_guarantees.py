@@ -108,6 +108,24 @@ def test_classes_with_their_colours_and_names(classes: Path, tmp_path: Path) -> 
     assert info(tmp_path / "scene.ltchm").meta.guarantee == Guarantee((0.0,), classes=True)
 
 
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize(("dtype", "band"), [("int16", 1), ("uint8", 2)])
+def test_colours_that_no_tiff_holds(dtype: str, band: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Those of the first band come back in a side-car file; of others GDAL would read none."""
+    source = write_tif(tmp_path / "a.tif", np.arange(600, dtype=dtype).reshape(1, 20, 30).repeat(band, 0) % 5)
+    entries = "".join(f'<Entry c1="{value}" c2="7" c3="9" c4="255"/>' for value in range(5))
+    table = f"<ColorInterp>Palette</ColorInterp><ColorTable>{entries}</ColorTable>"
+    document = f'<PAMDataset><PAMRasterBand band="{band}">{table}</PAMRasterBand></PAMDataset>'
+    source.with_name("a.tif.aux.xml").write_text(document)
+    restored = there_and_back(source, tmp_path, lossless=True)
+    with opened(source) as before, opened(restored) as after:
+        assert after.colorinterp == before.colorinterp
+        assert after.colorinterp[band - 1] == ColorInterp.palette
+        assert band > 1 or after.colormap(band) == before.colormap(band)
+        np.testing.assert_array_equal(after.read(), before.read())
+    assert "ERROR" not in capfd.readouterr().err
+
+
 def test_classes_that_have_names_alone(classes: Path, tmp_path: Path) -> None:
     """No palette: the names say that a mean of pixels means nothing."""
     source = write_tif(tmp_path / "names.tif", pixels_of(classes))

@@ -259,6 +259,28 @@ def test_a_folder_that_fails_to_upload_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("asked", ["PUT", "POST"], ids=["uploading", "uploading and clearing up"])
+def test_a_folder_that_fails_to_be_replaced_can_be_replaced_again(
+    asked: str, bucket: ObjectServer, source: Path
+) -> None:
+    """Whatever is left of the old scene and the new one, the next run knows it as theirs."""
+    url = f"s3://{BUCKET}/a.zarr"
+    ltchm_geo.compress_raster(source, url, **SMALL)
+    uploads = 0
+
+    def broken(method: str, path: str, query: str) -> int | None:
+        nonlocal uploads
+        uploads += method == "PUT" and "/c/" in path
+        return 403 if uploads > 2 and method in ("PUT", asked, "DELETE")[: 3 if asked == "POST" else 1] else None
+
+    bucket.fail = broken
+    with pytest.raises(DestinationError, match=r"cannot write s3://"):
+        ltchm_geo.compress_raster(source, url, overwrite=True, **SMALL)
+    bucket.fail = lambda method, path, query: None
+    ltchm_geo.compress_raster(source, url, overwrite=True, **SMALL)
+    assert ltchm_geo.verify(url).problems == ()
+
+
 def test_the_manifest_comes_last(bucket: ObjectServer, source: Path) -> None:
     seen: list[str] = []
     bucket.fail = lambda method, path, query: seen.append(path) if method == "PUT" else None

@@ -19,6 +19,7 @@ from ltchm_geo._store import member_method
 from ltchm_geo.cli.main import main
 from ltchm_geo.container import MANIFEST_KEY, ContainerReader
 from ltchm_geo.errors import CorruptContainerError, UsageError
+from ltchm_geo.picture import encode_picture
 from ltchm_geo.types import PixelBox
 
 SMALL: dict[str, Any] = {"tile_size": 128, "shard_tiles": 1}
@@ -141,7 +142,7 @@ def test_the_coarsest_level_that_suffices(tiny: Path, tmp_path: Path, monkeypatc
 
 def test_the_stored_one_is_taken_only_if_it_suffices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = write_decodable(tmp_path / "a.ltchm")
-    add_preview(scene, quicklook.encode_picture(np.full((3, 75, 110), 99, np.uint8), "JPEG"))
+    add_preview(scene, encode_picture(np.full((3, 75, 110), 99, np.uint8), "JPEG"))
     assert (ltchm_geo.preview(scene, 110) == 99).all()
     assert ltchm_geo.preview(scene, 60).shape == (41, 60, 3)
     assert len(np.unique(ltchm_geo.preview(scene, 111))) > 1
@@ -152,7 +153,7 @@ def test_the_stored_one_is_taken_only_if_it_suffices(tmp_path: Path, monkeypatch
 
 
 def jpeg(*shape: int) -> bytes:
-    return quicklook.encode_picture(np.zeros(shape, np.uint8), "JPEG")
+    return encode_picture(np.zeros(shape, np.uint8), "JPEG")
 
 
 @pytest.mark.parametrize("data", [b"", b"nothing" * 9, jpeg(3, 4, 513), jpeg(3, 9, 9)[:200]])
@@ -164,7 +165,7 @@ def test_a_preview_that_is_none(data: bytes, tmp_path: Path) -> None:
 
 
 def test_a_preview_that_is_a_png(tmp_path: Path) -> None:
-    png = quicklook.encode_picture(np.zeros((3, 9, 9), np.uint8), "PNG")
+    png = encode_picture(np.zeros((3, 9, 9), np.uint8), "PNG")
     with pytest.raises(CorruptContainerError, match="not a JPEG"):
         ltchm_geo.preview(add_preview(write_decodable(tmp_path / "a.ltchm"), png), 9)
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio.shutil
 import scenes
-from rasters import smooth, write_tif
+from rasters import pixels_of, smooth, write_tif
 
 from ltchm_geo import _resumable_sink, compress_raster, shard_coder, verify
 from ltchm_geo._resumable_sink import discard_unfinished
@@ -188,6 +189,20 @@ def test_no_file_no_resuming(tmp_path: Path) -> None:
     assert compress_raster(array, tmp_path / "scene.ltchm", **options).kept == 0
 
 
+def test_a_mosaic_of_a_mosaic_that_changes_begins_anew(source: Path, tmp_path: Path) -> None:
+    """GDAL lists what a VRT names, but not what those name."""
+    inner, outer = tmp_path / "inner.vrt", tmp_path / "outer.vrt"
+    rasterio.shutil.copy(source, inner, driver="VRT")
+    rasterio.shutil.copy(inner, outer, driver="VRT")
+    outer.write_text(outer.read_text().replace("source.tif", "inner.vrt"))
+    for changed, kept in ((False, 2), (True, 0)):
+        with pytest.raises(Stop):
+            compress_raster(outer, tmp_path / f"{changed}.ltchm", progress=stop_at(3), workers=1, **OPTIONS)
+        if changed:
+            write_tif(source, 255 - pixels_of(source))
+        assert (compress_raster(outer, tmp_path / f"{changed}.ltchm", **OPTIONS).kept > 0) == (kept > 0)
+
+
 @NAMES
 def test_packing_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*args: Any, **options: Any) -> None:
@@ -237,7 +252,7 @@ def test_unpack_shard() -> None:
         unpack_shard(packed, 4, 2)
 
 
-@pytest.mark.parametrize("moment", ["shutil.rmtree", "discard"])
+@pytest.mark.parametrize("moment", ["empty", "discard"])
 def test_killed_while_clearing_up(moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Killed(BaseException):
         pass

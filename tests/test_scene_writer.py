@@ -54,9 +54,14 @@ def test_overwriting_never_deletes_what_is_no_scene(tmp_path):
 def test_unusable_destination(tmp_path):
     with pytest.raises(DestinationError, match="does not exist"):
         write(tmp_path / "no" / "scene.ltchm")
-    (tmp_path / "scene.ltchm.part").mkdir()
-    with pytest.raises(DestinationError, match="remove it"):
-        write(tmp_path / "scene.ltchm")
+    for name in ("scene.ltchm", "other.zarr"):
+        own = tmp_path / f"{name}.part" / "photo.jpg"
+        own.parent.mkdir()
+        own.write_bytes(b"mine")
+        for resume in (None, "x"):
+            with pytest.raises(DestinationError, match=r"remove it|in the way"):
+                ContainerWriter(tmp_path / name, META, resume=resume)
+        assert own.read_bytes() == b"mine"
     (tmp_path / "scene.zarr.part").write_bytes(b"")
     with pytest.raises(DestinationError, match="remove it"):
         write(tmp_path / "scene.zarr")
@@ -138,6 +143,25 @@ def test_two_writers(tmp_path, name):
     with ContainerReader(path) as reader:
         assert reader.verify() == []
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+@pytest.mark.parametrize("name", ["scene.ltchm", "scene.zarr"])
+def test_links(tmp_path, name):
+    """The link is replaced; what it leads to stays."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    original, link = write(elsewhere / name, meta=replace(META, level=1)), tmp_path / name
+    link.symlink_to(original)
+    write(link, overwrite=True)
+    for path, level in ((link, META.level), (original, 1)):
+        with ContainerReader(path) as reader:
+            assert reader.meta.level == level
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["elsewhere", name])
+    dangling = tmp_path / f"to-nowhere-{name}"
+    dangling.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DestinationExistsError):
+        write(dangling)
 
 
 @pytest.mark.parametrize("name", ["scene.ltchm", "scene.zarr"])

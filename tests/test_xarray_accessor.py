@@ -270,6 +270,16 @@ def test_same_scene_as_from_the_file(path: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels_of(first), pixels_of(second))
 
 
+def test_classes_are_kept_as_the_refusal_says(tmp_path: Path) -> None:
+    """`to_scene` takes whatever `compress_raster` takes."""
+    classes = array(smooth(1, HEIGHT, WIDTH, "uint8", 0, 5), attrs={"flag_values": [0, 1, 2, 3, 4]})
+    with pytest.raises(UnsupportedRasterError, match="lossless=True"):
+        classes.ltchm.to_scene(tmp_path / "a.ltchm")
+    result = classes.ltchm.to_scene(tmp_path / "a.ltchm", lossless=True, verify=True, tile_size=128)
+    with ltchm_geo.open(result.path) as dataset:
+        np.testing.assert_array_equal(next(iter(dataset.data_vars.values())).squeeze(), classes.squeeze())
+
+
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("path", [FARMLAND, DRONE], ids=lambda path: path.stem)
 def test_a_scene_opened_and_written_is_the_same_raster(path: Path, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .._resumable_sink import discard_unfinished
-from ..checked import checking_place, verify_scene
+from .._sink import checking_place
+from ..checked import verify_scene
 from ..compress import compress_scene, measure_scene
 from ..errors import (
     AlreadyCompressedError,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ltchm_geo._json import jsonable
+from ltchm_geo._sink import write_file
 
 __all__ = ["markdown_table", "save_json"]
 
@@ -32,7 +33,6 @@ def save_json(path: str | os.PathLike[str], data: Mapping[str, Any]) -> Path:
     """Write `data` to `path`, replacing what is there only once all is written; NaN and infinities become strings."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(jsonable(data), indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    text = json.dumps(jsonable(data), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_file(path, text.encode(), overwrite=True)
     return path

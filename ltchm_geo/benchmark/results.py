@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ltchm_geo._json import decode_number, encode_number, loads, require_keys
+from ltchm_geo._sink import write_file
 from ltchm_geo.errors import UsageError
 
 __all__ = [
@@ -112,10 +113,6 @@ class RdResult:
         found = ((point.bpp, point.quality(metric)) for point in self.points if point.image == image)
         return sorted((rate, value) for rate, value in found if value is not None and math.isfinite(value))
 
-    def curves(self, metric: str = "psnr") -> dict[str, Curve]:
-        """`curve` of every image."""
-        return {image: self.curve(image, metric) for image in self.images}
-
     def averaged(self, metric: str = "psnr", images: Collection[str] | None = None) -> Curve:
         """Mean rate and mean quality over the images (all unless given), setting by setting, by rising rate.
 
@@ -148,13 +145,11 @@ class RdResult:
         """Write ``<folder>/<dataset>/<codec>.json``, replacing what is there only once all is written."""
         path = result_path(folder, self.dataset, self.codec)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
         points = [{k: v if k in _TEXTS else encode_number(v) for k, v in asdict(p).items()} for p in self.points]
         head = {"codec": self.codec, "label": self.label, "dataset": self.dataset, "about": self.about}
         body = ",\n".join("  " + json.dumps(point, allow_nan=False) for point in points)
         text = json.dumps(head, indent=1, allow_nan=False, ensure_ascii=False).removesuffix("\n}")
-        part.write_text(f'{text},\n "points": [\n{body}\n ]\n}}\n', encoding="utf-8")
-        os.replace(part, path)
+        write_file(path, f'{text},\n "points": [\n{body}\n ]\n}}\n'.encode(), overwrite=True)
         return path
 
     @classmethod

@@ -7,15 +7,15 @@ import click
 from ltchm_geo.cli import text
 from ltchm_geo.cli.options import (
     Reporter,
+    bounds_option,
     device_option,
     json_option,
     overwrite_option,
     parse_bands,
     quiet_option,
+    window_option,
     workers_option,
 )
-
-_WINDOW = (click.IntRange(min=0), click.IntRange(min=0), click.IntRange(min=1), click.IntRange(min=1))
 
 
 @click.command(
@@ -32,19 +32,8 @@ _WINDOW = (click.IntRange(min=0), click.IntRange(min=0), click.IntRange(min=1), 
 )
 @click.argument("src")
 @click.argument("dst", required=False)
-@click.option(
-    "--window",
-    type=_WINDOW,
-    metavar="ROW COL HEIGHT WIDTH",
-    help="Only these pixels (of the level); rows and columns count from 0 at the upper left.",
-)
-@click.option(
-    "--bounds",
-    nargs=4,
-    type=float,
-    metavar="XMIN YMIN XMAX YMAX",
-    help="Instead, a place in the scene's CRS: whatever pixels it touches.",
-)
+@window_option("Only these pixels (of the level); rows and columns count from 0 at the upper left.")
+@bounds_option("Instead, a place in the scene's CRS: whatever pixels it touches.")
 @click.option("--bands", callback=parse_bands, metavar="1,2,3", help="Only these bands, in this order.")
 @click.option(
     "--level",

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from ltchm_geo.cli import text
-from ltchm_geo.cli.options import Reporter, device_option, json_option, model_option, quality_option, quiet_option
+from ltchm_geo.cli.options import (
+    Reporter,
+    bounds_option,
+    device_option,
+    json_option,
+    model_option,
+    quality_option,
+    quiet_option,
+    window_option,
+)
 from ltchm_geo.cli.settings_options import lossless_option, max_error_option
 
 if TYPE_CHECKING:
@@ -31,20 +40,8 @@ if TYPE_CHECKING:
 @lossless_option
 @max_error_option
 @model_option
-@click.option(
-    "--window",
-    nargs=4,
-    type=click.IntRange(min=0),
-    metavar="ROW COL HEIGHT WIDTH",
-    help="What to restore; 512 x 512 pixels in the middle unless given.",
-)
-@click.option(
-    "--bounds",
-    nargs=4,
-    type=float,
-    metavar="XMIN YMIN XMAX YMAX",
-    help="Instead, a place in the raster's CRS: its middle is restored, at most 512 x 512 pixels.",
-)
+@window_option("What to restore; 512 x 512 pixels in the middle unless given.")
+@bounds_option("Instead, a place in the raster's CRS: its middle is restored, at most 512 x 512 pixels.")
 @click.option(
     "--images",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PROTOCOL",
     "Reporter",
+    "bounds_option",
     "device_option",
     "json_option",
     "model_option",
@@ -38,11 +39,13 @@ __all__ = [
     "quality_option",
     "quiet_option",
     "scheduler_option",
+    "window_option",
     "workers_option",
     "write_event",
 ]
 
 Progress = Callable[[int, int], None]
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: Grows when programs that read the JSON events would have to change; `ltchm about --json` tells it.
 PROTOCOL = 1
@@ -73,6 +76,18 @@ scheduler_option = click.option(
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Blocks in work at once; more takes more memory."
 )
+
+_WINDOW = (click.IntRange(min=0), click.IntRange(min=0), click.IntRange(min=1), click.IntRange(min=1))
+
+
+def window_option(text: str) -> Callable[[F], F]:
+    """``--window``, which says with `text` what it chooses."""
+    return click.option("--window", type=_WINDOW, metavar="ROW COL HEIGHT WIDTH", help=text)
+
+
+def bounds_option(text: str) -> Callable[[F], F]:
+    """``--bounds``, likewise."""
+    return click.option("--bounds", nargs=4, type=float, metavar="XMIN YMIN XMAX YMAX", help=text)
 
 
 def parse_bands(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:

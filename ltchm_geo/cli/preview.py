@@ -60,7 +60,7 @@ def preview(
     reporter = Reporter(as_json, quiet)
     with reporter.progress("decoding") as progress:
         picture = make(src, size, level=level, device=device, progress=progress)
-    from ltchm_geo.quicklook import encode_picture
+    from ltchm_geo.picture import encode_picture
 
     data = encode_picture(picture.transpose(2, 0, 1), driver)
     write_file(path, data, overwrite)

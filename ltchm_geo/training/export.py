@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import Tensor
 
+from .._sink import write_file
 from ..nn.config import LEVELS_PER_ANCHOR, QUALITY_ANCHORS, level_to_lambda
 from ..nn.model import LTCHM
 from ..weights import MANIFEST, WeightsEntry
@@ -85,7 +85,7 @@ def export_weights(
         commit=commit,
         notes=notes,
     )
-    _replace(folder / entry.file, blob)
+    write_file(folder / entry.file, blob, overwrite=True)
     _enter(folder, entry, default)
     return entry
 
@@ -98,16 +98,7 @@ def _enter(folder: Path, entry: WeightsEntry, default: bool) -> None:
         found["default"] = entry.tag
         others = [e | {"status": "archived"} if e["status"] == "preview" else e for e in others]
     found["entries"] = [*others, entry.to_dict()]
-    _replace(path, (json.dumps(found, indent=2) + "\n").encode())
-
-
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    write_file(path, (json.dumps(found, indent=2) + "\n").encode(), overwrite=True)
 
 
 def sources_of(paths: Sequence[Path]) -> str:

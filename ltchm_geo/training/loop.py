@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ltchm_geo._sink import replacing
 from ltchm_geo.baselines import registry
 from ltchm_geo.device import has_bfloat16
 from ltchm_geo.errors import UsageError
@@ -275,10 +275,9 @@ class Trainer:
             "observations": self.inputs.observations,
             "recipe": self.recipe.to_dict(),
         }
-        part = path.with_suffix(".part")
         contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        save_file(contiguous, part, {"format": _FORMAT, "facts": json.dumps(facts)})
-        os.replace(part, path)
+        with replacing(path) as part:
+            save_file(contiguous, part, {"format": _FORMAT, "facts": json.dumps(facts)})
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint written by `save` with the same model."""

@@ -1,4 +1,4 @@
-"""The part of a layer that the map shows."""
+"""Rectangles on the map, as the engine takes them: of a layer, the part that the map shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qgis.core import (
     QgsReferencedRectangle,
 )
 
-__all__ = ["visible_bounds"]
+__all__ = ["bounds_text", "visible_bounds"]
 
 
 def visible_bounds(layer: QgsRasterLayer, view: QgsReferencedRectangle | None) -> list[str]:
@@ -20,7 +20,11 @@ def visible_bounds(layer: QgsRasterLayer, view: QgsReferencedRectangle | None) -
     Which pixels these are is left to the engine: of a raster that is not north up, QGIS shows a warped copy whose rows
     and columns are not the file's.
     """
-    box = _visible(layer, view) or layer.extent()
+    return bounds_text(_visible(layer, view) or layer.extent())
+
+
+def bounds_text(box: QgsRectangle) -> list[str]:
+    """A rectangle as the engine's option --bounds takes it."""
     return [repr(number) for number in (box.xMinimum(), box.yMinimum(), box.xMaximum(), box.yMaximum())]
 
 

@@ -22,7 +22,7 @@ import ltchm_geo
 from ltchm_geo._store import member_method
 from ltchm_geo.container import ContainerReader, SceneMeta
 from ltchm_geo.manifest import MANIFEST_KEY, PREVIEW_KEY, Manifest, Record
-from ltchm_geo.quicklook import encode_picture
+from ltchm_geo.picture import encode_picture
 from ltchm_geo.scene_decoder import SceneDecoder
 from ltchm_geo.shards import pack_shard
 from ltchm_geo.virtual_tiff import VirtualTiff

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
@@ -17,39 +16,14 @@ from qgis.core import (
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterString,
-    QgsRectangle,
 )
 
+from ..extents import bounds_text
 from ..texts import size_text
 from ..translation import tr
 from .base import EngineAlgorithm
 
-__all__ = ["DecompressAlgorithm", "pixel_window"]
-
-
-def pixel_window(extent: QgsRectangle, transform: list[float], shape: list[int]) -> tuple[int, int, int, int] | None:
-    """Pixels that an extent in the raster's CRS touches, as (row, column, height, width); None if there are none.
-
-    Parameters
-    ----------
-    extent : in the raster's CRS
-    transform : affine (a, b, c, d, e, f): x = a column + b row + c, y = d column + e row + f
-    shape : (height, width)
-    """
-    a, b, c, d, e, f = transform
-    determinant = a * e - b * d
-    if determinant == 0:
-        return None
-    corners = [
-        (x - c, y - f) for x in (extent.xMinimum(), extent.xMaximum()) for y in (extent.yMinimum(), extent.yMaximum())
-    ]
-    height, width = shape
-    # A side that lies on the border between two pixels must not take the neighbour because of rounding.
-    columns = [round((e * x - b * y) / determinant, 6) for x, y in corners]
-    rows = [round((a * y - d * x) / determinant, 6) for x, y in corners]
-    left, right = max(0, math.floor(min(columns))), min(width, math.ceil(max(columns)))
-    top, bottom = max(0, math.floor(min(rows))), min(height, math.ceil(max(rows)))
-    return (top, left, bottom - top, right - left) if bottom > top and right > left else None
+__all__ = ["DecompressAlgorithm"]
 
 
 class DecompressAlgorithm(EngineAlgorithm):
@@ -111,36 +85,31 @@ class DecompressAlgorithm(EngineAlgorithm):
         if self.parameterAsBoolean(parameters, "ALLOW_DAMAGED", context):
             arguments.append("--allow-damaged")
         if parameters.get("EXTENT"):
-            window = self._window(scene, level, parameters, context, feedback)
-            if window is None:
+            bounds = self._bounds(scene, level, parameters, context, feedback)
+            if bounds is None:
                 return {}
-            arguments += ["--window", *map(str, window)]
+            arguments += ["--bounds", *bounds]
         result = self.run_engine(arguments, feedback, writes=path)
         if result is None:
             return {}
         feedback.pushInfo(f"{result['path']}: {size_text(result['bytes'])}")
         return {"OUTPUT": result["path"], "BYTES": result["bytes"], "DAMAGED": len(result["damaged"])}
 
-    def _window(
+    def _bounds(
         self,
         scene: str,
         level: int,
         parameters: dict[str, Any],
         context: QgsProcessingContext,
         feedback: QgsProcessingFeedback,
-    ) -> tuple[int, int, int, int] | None:
-        """The extent in pixels of an overview; None if the user cancelled."""
+    ) -> list[str] | None:
+        """The extent in the scene's CRS; None if the user cancelled."""
         found = self.run_engine(["info", scene], feedback)
         if found is None:
             return None
         if level >= len(found["levels"]):
             raise QgsProcessingException(tr("The scene has no overview {level}.").format(level=level))
-        grid = found["levels"][level]
-        if grid["transform"] is None:
+        if found["levels"][level]["transform"] is None:
             raise QgsProcessingException(tr("The scene has no position on the map: leave the extent empty."))
         crs = QgsCoordinateReferenceSystem.fromWkt(found["georef"]["crs"] or "")
-        extent = self.parameterAsExtent(parameters, "EXTENT", context, crs)
-        window = pixel_window(extent, grid["transform"], grid["shape"])
-        if window is None:
-            raise QgsProcessingException(tr("The scene does not touch this extent."))
-        return window
+        return bounds_text(self.parameterAsExtent(parameters, "EXTENT", context, crs))
