@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 __all__ = ["PreviewCache"]
 
 _RESULT = "result.json"
+_IN_WORK = 3600  # seconds for which a place without a result may be another window's
 
 
 class PreviewCache:
@@ -41,7 +43,8 @@ class PreviewCache:
             os.utime(place)
         except (OSError, ValueError):
             return None
-        return result if all(os.path.exists(path) for path in result["images"].values()) else None
+        images = result.get("images") if isinstance(result, dict) else None
+        return result if images and all(os.path.exists(path) for path in images.values()) else None
 
     def keep(self, place: Path, result: dict[str, Any]) -> None:
         """Keep a result whose pictures are there, and remove the oldest ones that are too many."""
@@ -49,11 +52,12 @@ class PreviewCache:
         self.prune(keep=place)
 
     def prune(self, keep: Path | None = None) -> None:
-        """Remove the least recently used until the rest fits."""
+        """Remove what was never finished, and the least recently used until the rest fits."""
         places = [path for path in self._folder.iterdir() if path.is_dir() and len(path.name) == 32]
         places.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        used = 0
+        used, oldest = 0, time.time() - _IN_WORK
         for place in places:
+            unfinished = not (place / _RESULT).exists() and place.stat().st_mtime < oldest
             used += sum(file.stat().st_size for file in place.iterdir())
-            if used > self._limit and place != keep:
+            if (unfinished or used > self._limit) and place != keep:
                 shutil.rmtree(place, ignore_errors=True)

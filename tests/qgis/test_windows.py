@@ -171,6 +171,7 @@ def test_preview_and_its_cache(open_dialog: Open, layer: QgsRasterLayer, tmp_pat
     again = open_dialog(layer)
     again.quality.setValue(30)
     again._timer.stop()
+    again._engine = dialog._engine
     again._estimate()  # from the cache: at once
     assert again.summary.text() == seen[0]
     assert again.parameters() == {
@@ -319,6 +320,42 @@ def test_old_previews_make_room(tmp_path: Path) -> None:
     assert [place.exists() for place in places] == [False, True, True]
     assert cache.find(places[2]) is not None
     assert cache.find(places[0]) is None
+
+
+def test_previews_that_were_never_finished_go(tmp_path: Path) -> None:
+    cache = PreviewCache(tmp_path, 1)
+    cancelled, at_work, finished = (cache.place("x.tif", number) for number in range(3))
+    for place in (cancelled, at_work, finished):
+        place.mkdir()
+    os.utime(cancelled, (1, 1))
+    (finished / "original.png").touch()
+    cache.keep(finished, {"images": {"original": str(finished / "original.png")}})
+    assert [place.exists() for place in (cancelled, at_work, finished)] == [False, True, True]
+    (finished / "result.json").write_text("{}")
+    assert cache.find(finished) is None
+
+
+def test_an_updated_engine_makes_new_previews(
+    open_dialog: Open, layer: QgsRasterLayer, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Settings().chosen_cache_folder = str(tmp_path / "cache")
+    asked, version = tmp_path / "asked", tmp_path / "version"
+    monkeypatch.setenv(
+        "LTCHM_PYTHON",
+        fake(
+            f"open({str(asked)!r}, 'a').write(sys.argv[7] + ' ')\n"
+            f"version = open({str(version)!r}).read()\n"
+            "images = {'original': sys.argv[0], 'restored': sys.argv[0], 'difference': sys.argv[0]}\n"
+            "sizes = {'bytes': 1, 'bytes_low': 1, 'bytes_high': 1, 'ratio': 2.0, 'psnr': [30.0], 'amplification': 8}\n"
+            "print(json.dumps({'event': 'result', 'version': version, 'weights': [], 'images': images, **sizes}))"
+        ),
+    )
+    for number in ("1", "1", "2"):
+        version.write_text(number)
+        dialog, seen = open_dialog(layer), []
+        dialog.estimated.connect(lambda seen=seen: seen.append(1))
+        wait(lambda seen=seen: seen)
+    assert asked.read_text().split() == ["about", "estimate", "about", "about", "estimate"]
 
 
 # --- the plugin -------------------------------------------------------------------------------------------------------

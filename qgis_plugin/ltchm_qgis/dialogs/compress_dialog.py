@@ -66,6 +66,7 @@ class CompressDialog(QDialog):
         super().__init__(parent)
         self.setWindowTitle(tr("Compress layer"))
         self._view, self._task = view, None
+        self._engine = ""  # which engine makes the previews, once it has said so
         self._suggested = ""
         self._timer = QTimer(self, singleShot=True, interval=_DELAY)
         self._timer.timeout.connect(self._estimate)
@@ -240,13 +241,30 @@ class CompressDialog(QDialog):
             self._task.cancel()
             self._task = None
 
+    def _ask_engine(self) -> None:
+        """Ask the engine who it is, then estimate: another one, or one that was updated, makes other previews."""
+
+        def done(answer: dict[str, Any] | None, error: EngineError | None) -> None:
+            self._task = None
+            if answer is None:
+                self._fail(str(error))
+                return
+            self._engine = repr((answer["version"], answer["weights"]))
+            self._estimate()
+
+        self._task = EngineTask(tr("Preview of compression"), ["about"], done, hidden=True)
+        QgsApplication.taskManager().addTask(self._task)
+
     def _estimate(self) -> None:
+        if not self._engine:
+            self._ask_engine()
+            return
         settings = Settings()
         cache = PreviewCache(settings.cache_folder, settings.cache_megabytes)
         source = source_name(self.layer)
         precision = precision_arguments(self.guarantee, self.quality.value(), self.max_error.value())
         bounds = visible_bounds(self.layer, self._view)
-        place = cache.place(source, precision, bounds, settings.interpreter, settings.device)
+        place = cache.place(source, precision, bounds, self._engine, settings.interpreter, settings.device)
         found = cache.find(place)
         if found is not None:
             self._show(found)

@@ -152,10 +152,6 @@ Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full reso
       <translation>The scene has no position on the map: leave the extent empty.</translation>
     </message>
     <message>
-      <source>The scene does not touch this extent.</source>
-      <translation>The scene does not touch this extent.</translation>
-    </message>
-    <message>
       <source>{bands} is not a list of band numbers such as 4,3,2.</source>
       <translation>{bands} is not a list of band numbers such as 4,3,2.</translation>
     </message>
@@ -300,12 +296,12 @@ Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full reso
       <translation>The project has no raster layer.</translation>
     </message>
     <message>
-      <source>Estimating...</source>
-      <translation>Estimating...</translation>
-    </message>
-    <message>
       <source>Preview of compression</source>
       <translation>Preview of compression</translation>
+    </message>
+    <message>
+      <source>Estimating...</source>
+      <translation>Estimating...</translation>
     </message>
     <message>
       <source>not available</source>

@@ -152,10 +152,6 @@ Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full reso
       <translation>该影像没有地图位置：请将范围留空。</translation>
     </message>
     <message>
-      <source>The scene does not touch this extent.</source>
-      <translation>该影像与此范围不相交。</translation>
-    </message>
-    <message>
       <source>{bands} is not a list of band numbers such as 4,3,2.</source>
       <translation>{bands} 不是波段编号列表，应类似 4,3,2。</translation>
     </message>
@@ -300,12 +296,12 @@ Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full reso
       <translation>工程中没有栅格图层。</translation>
     </message>
     <message>
-      <source>Estimating...</source>
-      <translation>正在估计…</translation>
-    </message>
-    <message>
       <source>Preview of compression</source>
       <translation>压缩预览</translation>
+    </message>
+    <message>
+      <source>Estimating...</source>
+      <translation>正在估计…</translation>
     </message>
     <message>
       <source>not available</source>
