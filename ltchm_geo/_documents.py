@@ -17,7 +17,7 @@ from .masks import representable
 from .scene_meta import BandGroup, SceneMeta
 from .types import Shape2d
 
-__all__ = ["axis_attributes", "codec_configuration", "coordinates", "grid_mapping", "make_documents"]
+__all__ = ["axis_attributes", "coordinates", "grid_mapping", "make_documents"]
 
 _COORDINATE_CHUNK = 1 << 20
 _REFERENCE = "spatial_ref"
@@ -28,18 +28,6 @@ _MULTISCALES = {
     "spec_url": "https://github.com/zarr-conventions/multiscales/blob/v1/README.md",
     "description": "Multiscale layout of zarr datasets",
 }
-
-
-def codec_configuration(meta: SceneMeta, group: BandGroup) -> dict[str, Any]:
-    """What the codec ``ltchm_geo.ltchm`` has to know to decode a tile of `group` on its own."""
-    return {
-        "format": 1 if meta.halo else 0,
-        "weights": meta.weights,
-        "mapping": [[encode_number(n) for n in (m.offset, m.scale, m.low, m.high)] for m in group.mapping],
-        "fill": [encode_number(value) for value in group.fill],
-        "nodata": [encode_number(value) for value in meta.nodata(group)],
-        **({"halo": meta.halo} if meta.halo else {}),
-    }
 
 
 def coordinates(meta: SceneMeta, pyramid: int = 0) -> dict[str, NDArray[np.floating[Any]]]:
@@ -150,7 +138,7 @@ def _group_attributes(meta: SceneMeta, group: BandGroup) -> dict[str, Any]:
 def _add_group(level: Any, meta: SceneMeta, shape: Shape2d, group: BandGroup, attributes: dict[str, Any]) -> None:
     from .zarr_codec import LtchmCodec
 
-    serializer = LtchmCodec.from_configuration(codec_configuration(meta, group))
+    serializer = LtchmCodec.of(meta, group)
     first = group.fill[0]  # zarr has one fill value for all bands, and it must be one that a pixel can hold
     fill = first if first is not None and representable(first, meta.array_dtype(group.name)) else 0
     _create(level, meta, shape, group.name, serializer, [], fill, attributes)

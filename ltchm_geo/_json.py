@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, overload
 
 from .errors import UsageError
 
@@ -55,6 +55,10 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"bare {name} is not JSON")
 
 
+@overload
+def encode_number(value: float) -> float | str: ...
+@overload
+def encode_number(value: float | None) -> float | str | None: ...
 def encode_number(value: float | None) -> float | str | None:
     """A number as JSON can hold it: integers stay exact, non-finite floats become strings as in Zarr."""
     if value is None or isinstance(value, int) or math.isfinite(value):

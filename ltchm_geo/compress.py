@@ -17,7 +17,7 @@ from .errors import DestinationError, UsageError
 from .fingerprint import work_identity
 from .location import Location, ObjectUrl, locate
 from .masks import valid_pixels
-from .metrics import ErrorStats
+from .metrics import ErrorStats, known_peak
 from .nn.config import level_to_lambda
 from .plan import describe_scene
 from .pyramid import LARGE, automatic_factors, check_overviews
@@ -375,5 +375,5 @@ def measure_scene(
                     stats[band].add(*planes)
 
         run_shards(work, meta.grid.shard_indices, workers)
-    peak = 255.0 if meta.dtype == "uint8" else None
+    peak = known_peak(meta.dtype)
     return tuple(stats[b].psnr(peak) for b in coded), tuple(stats[b].max_abs for b in coded)

@@ -18,22 +18,21 @@ from .container import BandGroup, SceneMeta
 from .engine import Engine
 from .errors import CorruptTileError, DestinationError, UsageError
 from .masks import valid_pixels
-from .metrics import ErrorStats
+from .metrics import ErrorStats, known_peak
 from .picture import Stretch, display_bands, write_png
 from .place import check_place, window_box
-from .plan import describe_scene
+from .plan import DOCUMENT_BYTES, describe_scene
 from .pyramid import LARGE, automatic_factors
 from .raster import Source, open_source
-from .sampling import spread
+from .sampling import read_tiles, spread
 from .scene_decoder import group_coding
 from .scene_writer import encode_plane
 from .schedule import Progress, Ticker
 from .seams import Surroundings
 from .settings import CompressSettings
-from .shard_coder import cut_tile
 from .tile_decoder import decode_tiles
 from .tile_encoder import encode_tiles
-from .tiles import DEFAULT_TILE, MARGIN, TileGrid, automatic_shard, pad_tile
+from .tiles import DEFAULT_TILE, TileGrid, automatic_shard, pad_tile
 from .timing import StageClock
 from .types import Bounds, PixelBox, TileIndex
 
@@ -45,8 +44,6 @@ _SAMPLES = 24
 _DEFAULT_WINDOW = 512
 _MAX_WINDOW = 2048
 _MIN_PLACE = 64  # pixels a side; less says nothing about quality
-#: Bytes of descriptions, manifest and directory of a small scene: docs/decisions/0005-small-scenes.md
-_DOCUMENTS = 3000
 _PER_TILE = 20  # its checksum and its slot in the index
 #: What a pixel of an overview costs over one of full resolution (1.3 to 1.4 on a 6000 x 6000 mosaic), and the bytes of
 #: a stored preview. Only scenes large enough to get them by default have them.
@@ -244,7 +241,7 @@ def _middle(lines: tuple[float, float], size: int) -> tuple[int, int] | None:
 def _total(sizes: Sequence[int], grid: TileGrid) -> tuple[int, int, int]:
     """Bytes of the scene: two standard errors below the estimate, the estimate, and above it."""
     extra = sum(1 / factor**2 for factor in automatic_factors(grid.scene)) * _OVERVIEW_PIXEL
-    fixed = _DOCUMENTS + (_PREVIEW if max(grid.scene) > LARGE else 0)
+    fixed = DOCUMENT_BYTES + (_PREVIEW if max(grid.scene) > LARGE else 0)
     count, n = grid.shape.y * grid.shape.x, len(sizes)
     tiles = count * (sum(sizes) / n)
     # Of a sample without replacement; where every tile was coded, nothing is left to chance.
@@ -269,7 +266,7 @@ class _View:
             if band != meta.alpha:
                 stats.append(ErrorStats())
                 stats[-1].add(self.original[band], self.restored[band], self.valid[band])
-        peak = 255.0 if meta.dtype == "uint8" else None
+        peak = known_peak(meta.dtype)
         return tuple(s.psnr(peak) for s in stats), tuple(s.max_abs for s in stats)
 
     def write(self, folder: Path, meta: SceneMeta) -> dict[str, Path]:
@@ -317,14 +314,9 @@ class _TileCoder:
         return _View(original, restored, valid_pixels(original, nodata, self._source.read_mask(box)))
 
     def _encode(self, group: BandGroup, tiles: Sequence[TileIndex]) -> list[bytes]:
-        coding, grid, halo, inputs = group_coding(self._meta, group), self._meta.grid, self._meta.halo, []
-        for tile in tiles:
-            box = grid.with_margin(grid.tile_box(tile), MARGIN * halo)
-            pixels = self._source.read(box, group.bands)
-            valid = valid_pixels(pixels, coding.nodata, self._source.read_mask(box))
-            inputs.append(cut_tile(tile, grid, halo, box, pixels, valid))
-        sides = [grid.sides(tile) for tile in tiles] if halo else None
-        return encode_tiles(inputs, coding, self._engine, self._meta.level, sides=sides)
+        meta, inputs = self._meta, read_tiles(self._source, self._meta, group, tiles)
+        sides = [meta.grid.sides(tile) for tile in tiles] if meta.halo else None
+        return encode_tiles(inputs, group_coding(meta, group), self._engine, meta.level, sides=sides)
 
     def _restore(self, group: BandGroup, tiles: Sequence[TileIndex]) -> list[Pixels]:
         """Tiles as they will be; the network sees their neighbours, so these are coded along with them."""

@@ -34,7 +34,7 @@ def encode_guaranteed(
 
     Parameters
     ----------
-    tiles : as `codec.encode_tiles` takes them, without margins
+    tiles : as `tile_encoder.encode_tiles` takes them, without margins
     coding : GroupCoding
         Where no band may have an error, masked pixels are kept as well.
     engine : Engine or None

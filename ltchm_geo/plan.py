@@ -25,7 +25,10 @@ from .version import __version__
 if TYPE_CHECKING:
     from .engine import Engine
 
-__all__ = ["describe_scene"]
+__all__ = ["DOCUMENT_BYTES", "describe_scene"]
+
+#: Bytes of descriptions, manifest and directory of a small scene: docs/decisions/0005-small-scenes.md
+DOCUMENT_BYTES = 3000
 
 
 def describe_scene(

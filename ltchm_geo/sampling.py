@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .masks import valid_pixels
 from .scene_meta import BandGroup, SceneMeta
 from .source import Source
-from .tiles import pad_tile
+from .tiles import MARGIN, cut_tile
 from .types import Shape2d, TileIndex
 
 __all__ = ["read_tiles", "spread"]
@@ -33,11 +33,14 @@ def spread(shape: Shape2d, count: int) -> list[TileIndex]:
 def read_tiles(
     source: Source, meta: SceneMeta, group: BandGroup, tiles: Sequence[TileIndex]
 ) -> list[tuple[NDArray[Any], NDArray[np.bool_]]]:
-    """Pixels of a band group, and which of them are valid, of whole tiles, as `codec.encode_tiles` takes them."""
-    found = []
+    """Pixels of a band group, and which of them are valid, of whole tiles, as `tile_encoder.encode_tiles` takes them.
+
+    Where the scene has a halo, with margins.
+    """
+    found, grid = [], meta.grid
     for tile in tiles:
-        box = meta.grid.tile_box(tile)
+        box = grid.with_margin(grid.tile_box(tile), MARGIN * meta.halo)
         pixels = source.read(box, group.bands)
         valid = valid_pixels(pixels, meta.nodata(group), source.read_mask(box))
-        found.append((pad_tile(pixels, meta.tile), pad_tile(valid, meta.tile)))
+        found.append(cut_tile(tile, grid, meta.halo, box, pixels, valid))
     return found

@@ -19,14 +19,14 @@ from .scene_decoder import group_coding
 from .scene_meta import BandGroup, SceneMeta
 from .scene_writer import plane_chunks
 from .tile_encoder import encode_tiles
-from .tiles import MARGIN, TileGrid, pad_to
+from .tiles import MARGIN, TileGrid, cut_tile
 from .timing import StageClock
-from .types import PixelBox, Shape2d, TileIndex
+from .types import PixelBox, TileIndex
 
 if TYPE_CHECKING:
     from .engine import Engine
 
-__all__ = ["CodedShard", "LevelPlan", "ShardCoder", "ShardPixels", "cut_tile"]
+__all__ = ["CodedShard", "LevelPlan", "ShardCoder", "ShardPixels"]
 
 
 @dataclass(frozen=True)
@@ -184,21 +184,3 @@ class ShardCoder:
         if wanted:
             with self._clock("tiles"):
                 coded.chunks[name] = plane_chunks(self._grid, shard, pixels)
-
-
-def cut_tile(
-    tile: TileIndex,
-    grid: TileGrid,
-    halo: int,
-    outer: PixelBox,
-    pixels: NDArray[Any],
-    valid: NDArray[np.bool_],
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """A tile of the pixels (and validity) of `outer`, whole, as `encode_tiles` takes it.
-
-    With a halo, it has a margin on the sides where it has neighbours, which `outer` must have, too.
-    """
-    top, bottom, left, right = grid.sides(tile).times(MARGIN * halo)
-    shape = Shape2d(grid.tile + top + bottom, grid.tile + left + right)
-    rows, columns = grid.with_margin(grid.tile_box(tile), MARGIN * halo).relative_to(outer).slices
-    return pad_to(pixels[:, rows, columns], shape), pad_to(valid[:, rows, columns], shape)

@@ -15,9 +15,9 @@ import numpy as np
 
 from .errors import CorruptTileError, UsageError
 from .location import Location
-from .metrics.psnr import ErrorStats
+from .metrics.psnr import ErrorStats, known_peak
 from .nn.config import MAX_LEVEL, level_to_lambda
-from .plan import describe_scene
+from .plan import DOCUMENT_BYTES, describe_scene
 from .raster import Source
 from .sampling import read_tiles, spread
 from .scene_decoder import group_coding
@@ -138,7 +138,7 @@ def _sampled(source: Source, settings: CompressSettings, target: _Target) -> lis
     curve = []
     for level in _CURVE:
         size, quality = _code(source, meta, engine, level, tiles, decode=target.name == "target_psnr")
-        curve.append(quality if target.name == "target_psnr" else math.log2(scale * size + 3000))
+        curve.append(quality if target.name == "target_psnr" else math.log2(scale * size + DOCUMENT_BYTES))
     return curve
 
 
@@ -158,5 +158,5 @@ def _code(
                     raise restored
                 for one, *planes in zip(stats, pixels, restored, valid, strict=True):
                     one.add(*planes)
-            quality += [one.psnr(255.0 if meta.dtype == "uint8" else None) for one in stats]
+            quality += [one.psnr(known_peak(meta.dtype)) for one in stats]
     return size, mean_psnr(quality)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .errors import UsageError
 from .types import PixelBox, Shape2d, Sides, TileIndex
 
-__all__ = ["DEFAULT_SHARD", "DEFAULT_TILE", "MARGIN", "TileGrid", "automatic_shard", "pad_tile", "pad_to"]
+__all__ = ["DEFAULT_SHARD", "DEFAULT_TILE", "MARGIN", "TileGrid", "automatic_shard", "cut_tile", "pad_tile", "pad_to"]
 
 DEFAULT_TILE = 256
 DEFAULT_SHARD = 8
@@ -158,6 +158,24 @@ def automatic_shard(scene: Shape2d, tile: int) -> int:
     Every slot of a shard costs 16 bytes, whether there is a tile for it or not. Raises `UsageError` as `TileGrid`.
     """
     return min(DEFAULT_SHARD, max(TileGrid(scene, tile).shape))
+
+
+def cut_tile(
+    tile: TileIndex,
+    grid: TileGrid,
+    halo: int,
+    outer: PixelBox,
+    pixels: NDArray[Any],
+    valid: NDArray[np.bool_],
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """A tile of the pixels (and validity) of `outer`, whole, as `encode_tiles` takes it.
+
+    With a halo, it has a margin on the sides where it has neighbours, which `outer` must have, too.
+    """
+    top, bottom, left, right = grid.sides(tile).times(MARGIN * halo)
+    shape = Shape2d(grid.tile + top + bottom, grid.tile + left + right)
+    rows, columns = grid.with_margin(grid.tile_box(tile), MARGIN * halo).relative_to(outer).slices
+    return pad_to(pixels[:, rows, columns], shape), pad_to(valid[:, rows, columns], shape)
 
 
 def pad_tile(pixels: NDArray[Any], tile: int) -> NDArray[Any]:

@@ -23,7 +23,7 @@ from ._json import decode_number, encode_number, is_sha256, require_integer, req
 from ._microbatch import MicroBatcher
 from .errors import CorruptContainerError, UsageError
 from .radiometry import BandMapping
-from .scene_meta import GROUP_BANDS, check_version
+from .scene_meta import GROUP_BANDS, BandGroup, SceneMeta, check_version
 
 if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
@@ -68,6 +68,17 @@ class LtchmCodec(ArrayBytesCodec):
     halo: int = 0
 
     is_fixed_size = False
+
+    @classmethod
+    def of(cls, meta: SceneMeta, group: BandGroup) -> LtchmCodec:
+        """What it takes to decode a tile of `group` on its own."""
+        return cls(
+            weights=meta.weights,
+            mapping=tuple(tuple(encode_number(n) for n in (m.offset, m.scale, m.low, m.high)) for m in group.mapping),
+            fill=tuple(map(encode_number, group.fill)),
+            nodata=tuple(map(encode_number, meta.nodata(group))),
+            halo=meta.halo,
+        )
 
     @classmethod
     def from_configuration(cls, found: Any) -> LtchmCodec:

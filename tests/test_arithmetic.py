@@ -141,7 +141,7 @@ def test_causal_taps():
     h, w = 4, 5
     canvas = np.zeros((h + 2, w + 4), int)
     canvas[2:, 2:-2] = np.arange(1, h * w + 1).reshape(h, w)
-    taps = canvas.reshape(-1)[ar.causal_taps(h, w, np.arange(h * w))]
+    taps = canvas.reshape(-1)[ar.causal_taps(w, np.arange(h * w))]
     assert taps[0].tolist() == [0] * 12
     assert taps[2 * w + 3].tolist() == [2, 3, 4, 5, 0, 7, 8, 9, 10, 0, 12, 13]
 
@@ -170,7 +170,7 @@ def test_channel_norm(seed, channels, limit):
         expected.append([(2 * ((channels * v - sum(row)) << bits) + root) // (2 * root) for v in row])
     found = ar.channel_norm(x, epsilon, bits)
     assert found.long().tolist() == np.clip(expected, -32767, 32767).tolist()
-    if limit > 1000:  # else the whole-numbered root is coarse
+    if limit > 1000 and channels > 2:  # else the whole-numbered root is coarse: two numbers may be close to each other
         floats = F.layer_norm(x, (channels,), eps=epsilon / channels**2) * 2**bits
         torch.testing.assert_close(found, floats.clamp(-32767, 32767), atol=1.0, rtol=0.001)
 

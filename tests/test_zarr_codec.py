@@ -14,7 +14,7 @@ import zarr
 from scenes import put_plane
 from zarr.registry import get_codec_class, register_codec
 
-from ltchm_geo._documents import codec_configuration, coordinates
+from ltchm_geo._documents import coordinates
 from ltchm_geo._json import dumps
 from ltchm_geo.bitstream import TileMode, TilePayload, decode_lossless, encode_lossless
 from ltchm_geo.container import MANIFEST_KEY, BandGroup, ContainerReader, ContainerWriter, SceneMeta
@@ -42,7 +42,7 @@ META = SceneMeta(
 )
 PIXELS = np.random.default_rng(0).normal(size=(2, *SHAPE)).astype(np.float32)
 ALPHA = (np.arange(SHAPE.y * SHAPE.x) % 251).astype(np.float32).reshape(SHAPE)
-CONFIGURATION = codec_configuration(META, META.groups[0])
+CONFIGURATION = LtchmCodec.of(META, META.groups[0]).configuration
 
 
 @pytest.fixture(autouse=True)

@@ -116,7 +116,7 @@ def _item(target: Target, scene: SceneRecord, place: str) -> dict[str, Any]:
         "stac_version": _VERSION,
         "stac_extensions": _EXTENSIONS,
         "id": PurePosixPath(scene.result).with_suffix("").as_posix().replace("/", "_"),
-        **_geometry(path, meta),
+        **_geometry(path),
         "properties": {
             "datetime": taken,
             "created": scene.finished,
@@ -133,11 +133,11 @@ def _item(target: Target, scene: SceneRecord, place: str) -> dict[str, Any]:
             _link("via", scene.source if is_remote(scene.source) else _file_url(scene.source), None, "source"),
         ],
         "collection": PurePosixPath(target.root).name or "archive",
-        "assets": dict(_assets(target, scene, meta, place)),
+        "assets": dict(_assets(target, scene, meta)),
     }
 
 
-def _assets(target: Target, scene: SceneRecord, meta: SceneMeta, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _assets(target: Target, scene: SceneRecord, meta: SceneMeta) -> Iterator[tuple[str, dict[str, Any]]]:
     result = PurePosixPath(scene.result)
     href = result.name if target.documents == target.folder else str(target.path(scene.result))
     checksum = {} if scene.sha256 is None else {"file:checksum": _SHA2_256 + scene.sha256}
@@ -189,7 +189,7 @@ def _projection(meta: SceneMeta) -> dict[str, Any]:
     return found | {"proj:code": ":".join(authority)}
 
 
-def _geometry(path: Location, meta: SceneMeta) -> dict[str, Any]:
+def _geometry(path: Location) -> dict[str, Any]:
     """Where the scene has data, in longitude and latitude; null where nobody knows."""
     try:
         geometry = footprint(path)["geometry"]

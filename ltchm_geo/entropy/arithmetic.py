@@ -245,10 +245,10 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return out
 
 
-def causal_taps(h: int, w: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+def causal_taps(w: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
     """Cells (positions, 12) of the 5x5 neighbourhood known before each position, in raster order.
 
-    Cells count through a canvas of (h + 2) x (w + 4): two rows above and two columns on either side are zero.
+    Cells count through a canvas of w + 4 columns: two rows above and two columns on either side are zero.
     """
     row, column = np.divmod(positions, w)
     dy, dx = np.divmod(np.arange(12), 5)

@@ -184,7 +184,7 @@ class Stepper:
             self._canvas = torch.zeros(b, cells, net.latent_channels, dtype=dtype, device=net.device)
         row, column = np.divmod(order, self._w)
         self._cells = torch.from_numpy((row + 2) * (self._w + 4) + column + 2).to(net.device)
-        self._taps = torch.from_numpy(ar.causal_taps(self._h, self._w, order)).to(net.device)
+        self._taps = torch.from_numpy(ar.causal_taps(self._w, order)).to(net.device)
 
     def __len__(self) -> int:
         return len(self._spans)

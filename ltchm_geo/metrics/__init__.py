@@ -8,7 +8,7 @@ from __future__ import annotations
 from .bd_rate import bd_problem, bd_psnr, bd_rate
 from .lpips import lpips
 from .ms_ssim import MsSsimStats, ms_ssim, ms_ssim_db
-from .psnr import ErrorStats, psnr
+from .psnr import ErrorStats, known_peak, psnr
 from .seam_visibility import seam_step, seam_visibility
 from .spectral_angle import SpectralAngleStats, spectral_angle
 from .vifp import vifp
@@ -20,6 +20,7 @@ __all__ = [
     "bd_problem",
     "bd_psnr",
     "bd_rate",
+    "known_peak",
     "lpips",
     "ms_ssim",
     "ms_ssim_db",

@@ -7,9 +7,9 @@ import threading
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["ErrorStats", "psnr"]
+__all__ = ["ErrorStats", "known_peak", "psnr"]
 
 _HALF = 1 << 32
 
@@ -37,6 +37,11 @@ def psnr(
     stats = ErrorStats()
     stats.add(reference, test, valid)
     return stats.psnr(peak)
+
+
+def known_peak(dtype: DTypeLike) -> float | None:
+    """The range that PSNR is taken against by convention: 255 for 8 bits; None, the data's own, for other types."""
+    return 255.0 if np.dtype(dtype) == np.uint8 else None
 
 
 class ErrorStats:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ltchm_geo.nn.attention import DAM
 from ltchm_geo.nn.config import ModelConfig
-from ltchm_geo.nn.layers import DownBlock, QualityScale, ResidualBlock, UpBlock, conv3x3, deconv3x3
+from ltchm_geo.nn.layers import DownBlock, QualityScale, ResidualBlock, UpBlock, conv3x3, deconv3x3, input_axis
 from ltchm_geo.types import Sides
 
 _ALONE = Sides()
@@ -110,16 +110,16 @@ def fold_quality(transform: Analysis | Synthesis, quality: float) -> None:
         if isinstance(transform, Analysis)
         else [(transform.scale3, transform.up3), (transform.scale2, transform.up2), (transform.scale1, transform.up1)]
     )
+    convs: list[nn.Conv2d | nn.ConvTranspose2d]
     for scale, block in pairs:
         vector = scale.vectors(q.to(scale.log2_scale.device))[0]
         if isinstance(block, DownBlock):
-            convs: list[nn.Module] = [block.conv1, block.skip]
+            convs = [block.conv1, block.skip]
         elif isinstance(block, UpBlock):
             convs = [block.deconv1, block.skip]
         else:
-            convs = [block]
+            convs = [cast(nn.Conv2d, block)]
         for conv in convs:
-            weight = cast(Tensor, conv.weight)
-            in_axis = 0 if isinstance(conv, nn.ConvTranspose2d) else 1
-            weight.mul_(vector.reshape([-1 if i == in_axis else 1 for i in range(4)]))
+            axis = input_axis(conv)
+            conv.weight.mul_(vector.reshape([-1 if i == axis else 1 for i in range(4)]))
         scale.log2_scale.zero_()

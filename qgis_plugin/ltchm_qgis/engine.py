@@ -26,6 +26,7 @@ from .translation import tr
 
 __all__ = [
     "PROTOCOL",
+    "TAIL",
     "EngineCancelled",
     "EngineError",
     "EngineMissing",
@@ -47,7 +48,7 @@ PROTOCOL = 1
 _GRACE = 5.0  # seconds between asking the engine to stop and making it
 _POLL = 0.05
 _MAX_LINE = 1 << 20
-_TAIL = 30  # lines of standard error kept for the log
+TAIL = 30  # lines of standard error kept for the log
 _SCRUBBED = (  # what QGIS sets for its own libraries would make another Python load them
     "PYTHONHOME",
     "PYTHONPATH",
@@ -177,7 +178,7 @@ def run(
     if not interpreter:
         raise EngineMissing(guidance())
     process = start(command_line(interpreter, arguments))
-    errors: deque[str] = deque(maxlen=_TAIL)
+    errors: deque[str] = deque(maxlen=TAIL)
     lines: queue.Queue[str | None] = queue.Queue()
     readers = [read_lines(process.stdout, lines.put), read_lines(process.stderr, errors.append)]
     heard = _Events(progress, warning)

@@ -61,7 +61,7 @@ class _Server:
         self._identity = _identity(path)
         self.shown = False  # whether a layer of the project has used it
         self._ended = ended
-        self._errors: deque[str] = deque(maxlen=30)
+        self._errors: deque[str] = deque(maxlen=engine.TAIL)
         self._outcome: dict[str, object] | None = None
         self._first: queue.Queue[str | None] = queue.Queue()
         interpreter = Settings().interpreter
