@@ -21,6 +21,7 @@ from .errors import UnsupportedRasterError, UsageError
 from .georef import BandInfo, Georef, Number, alpha_band, native_nodata
 from .georef_xarray import read_georef, spatial_dims
 from .source import Purpose, Source, mask_kind
+from .source_files import Files
 from .types import EXACT_DTYPES, PIXEL_DTYPES, PixelBox, Shape2d
 
 __all__ = ["ArraySource"]
@@ -71,7 +72,8 @@ class ArraySource(Source):
         self.classes = purpose == "exact" and any(key in array.attrs for array in arrays for key in _CLASSES)
         self.address = None
         self.nbytes_file = None
-        self.files = frozenset([os.path.abspath(self.name)] if os.path.exists(self.name) else [])
+        read = [os.path.abspath(self.name)] if os.path.exists(self.name) else []
+        self.files = Files(frozenset(read), complete=False)
 
     def read(self, box: PixelBox, bands: Sequence[int]) -> NDArray[Any]:
         """See `Source.read`."""

@@ -343,7 +343,7 @@ def _refuse_own_files(source: Source, path: Location) -> None:
         return
     checking = checking_place(path)
     for place in (path, part_of(path), checking, part_of(checking)):
-        for file in source.files:
+        for file in source.files.paths:
             if lies_in(file, place):
                 what = "the source itself" if place == path else f"written by way of {place.name}, which the source is"
                 raise DestinationError(f"{path} is {what}; choose another destination")

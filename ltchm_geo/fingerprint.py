@@ -29,12 +29,11 @@ def fingerprint(name: str) -> str | None:
     ----------
     name : str
         A path: side-car files, and the rasters that a VRT is made of, are looked at as well. For anything else that
-        GDAL opens there is no fingerprint, nor for a VRT of what lies on another machine.
+        GDAL opens there is no fingerprint; one of a VRT says nothing of what lies on other machines.
     """
     if is_remote(name) or not os.path.exists(name):
         return None
-    files = files_behind(name, listed_files(name))
-    return _state(sorted(files.paths)) if files.complete else None
+    return _state(sorted(files_behind(name, listed_files(name)).paths))
 
 
 def unchanged(recorded: str) -> bool:
@@ -48,9 +47,9 @@ def unchanged(recorded: str) -> bool:
 def work_identity(source: Source, settings: CompressSettings) -> str:
     """What two runs must have in common, beside the scene's description, for one to go on where the other stopped.
 
-    No two are alike for a source without files, as nothing says that it is still the same.
+    No two are alike for a source that is not all files of this machine, as nothing says that it is still the same.
     """
-    state = fingerprint(source.name) if source.nbytes_file is not None else None
+    state = fingerprint(source.name) if source.files.complete else None
     return json.dumps({"source": state or uuid.uuid4().hex, "settings": settings.outcome}, sort_keys=True)
 
 

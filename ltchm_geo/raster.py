@@ -96,7 +96,7 @@ class _RasterSource(Source):
         self.mask_kind = _mask_kind(dataset, self.bands, self.alpha)
         self.address = handles.address
         self.nbytes_file = _size_on_disk(dataset)
-        self.files = files_behind(self.name, dataset.files).paths
+        self.files = files_behind(self.name, dataset.files)
         self._handles = handles
 
     def read(self, box: PixelBox, bands: Sequence[int]) -> NDArray[Any]:

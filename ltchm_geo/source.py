@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .georef import BandInfo, Georef, Number
+from .source_files import Files
 from .types import PixelBox, Shape2d
 
 __all__ = ["MaskKind", "Purpose", "Source", "mask_kind"]
@@ -41,8 +42,8 @@ class Source(Protocol):
         What other processes open it by; None for open datasets and arrays.
     nbytes_file : int or None
         Size of the raster's files on disk, side-car files included; None where there are none.
-    files : frozenset of str
-        What is read on this machine, as far as that is known: nothing may be written there.
+    files : Files
+        What is read on this machine: nothing may be written there.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Source(Protocol):
     classes: bool
     address: str | None
     nbytes_file: int | None
-    files: frozenset[str]
+    files: Files
 
     @property
     def raw_bytes(self) -> int:

@@ -15,8 +15,10 @@ from rasters import TOKYO, pixels_of, smooth, write_tif
 
 from ltchm_geo import checked, compress_raster, decompress_raster, info, verify
 from ltchm_geo.errors import DestinationBusyError, DestinationError, LtchmError, UnsupportedRasterError
-from ltchm_geo.fingerprint import fingerprint
+from ltchm_geo.fingerprint import fingerprint, work_identity
 from ltchm_geo.place import bounds_box, check_place, touched, window_box
+from ltchm_geo.raster import open_source
+from ltchm_geo.settings import CompressSettings
 from ltchm_geo.source_files import file_behind, files_behind
 from ltchm_geo.types import PixelBox, Shape2d
 
@@ -112,7 +114,15 @@ def test_fingerprints_know_all_files(source: Path) -> None:
     inner.write_text(
         inner.read_text().replace('relativeToVRT="1">a.tif', 'relativeToVRT="0">/vsicurl/http://127.0.0.1:9/a.tif')
     )
-    assert fingerprint(name) is None  # of what lies elsewhere nothing is known
+    before = fingerprint(name)
+    assert before is not None
+    assert str(source) not in before
+    assert not files_behind(name, [str(inner)]).complete
+    identities = set()
+    for _ in range(2):
+        with open_source(name) as opened:
+            identities.add(work_identity(opened, CompressSettings()))
+    assert len(identities) == 2  # of what lies elsewhere nothing is known: never the same work
 
 
 def test_no_two_runs_at_once(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,8 +236,6 @@ def test_places() -> None:
 
 
 def test_bounds_are_of_the_crs(tmp_path: Path) -> None:
-    from ltchm_geo.raster import open_source
-
     with open_source(TOKYO) as source:
         whole = source.georef.bounds(source.shape)
         assert whole is not None
