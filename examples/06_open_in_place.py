@@ -83,6 +83,9 @@ def main(scenes: tuple[str, ...], child: int | None) -> None:
         print(json.dumps(play(scenes[0], child)))
         return
     for scene in scenes:
+        with ContainerReader(scene) as reader:
+            if any(side < 8 * screen for side, screen in zip(reader.meta.shape, SCREEN, strict=True)):
+                raise click.UsageError(f"{scene} is too small to pan in: {reader.meta.shape.y} x {reader.meta.shape.x}")
         print(f"{Path(scene).name}\n{'':16}{'seconds':>9}{'processor s':>13}{'tiles':>7}")
         for factor in (0, 4, 1):
             command = [sys.executable, __file__, "--child", str(factor), scene]

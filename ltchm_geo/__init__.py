@@ -11,6 +11,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import errors
+from .errors import LtchmError
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -18,18 +20,24 @@ if TYPE_CHECKING:
     from .compare import compare_rasters
     from .compress import compress_raster
     from .decompress import decompress_raster
+    from .estimate import estimate_raster
     from .inspection import info, verify
     from .lazy import open_scene as open
     from .outline import footprint
     from .quicklook import preview
     from .rasterio_door import rasterio_open
+    from .settings import CompressSettings
 
 __all__ = [
+    "CompressSettings",
+    "LtchmError",
     "__version__",
     "compare_rasters",
     "compress_many",
     "compress_raster",
     "decompress_raster",
+    "errors",
+    "estimate_raster",
     "footprint",
     "info",
     "open",
@@ -39,10 +47,12 @@ __all__ = [
 ]
 
 _HOME = {
+    "CompressSettings": ("settings", "CompressSettings"),
     "compare_rasters": ("compare", "compare_rasters"),
     "compress_many": ("archive", "compress_many"),
     "compress_raster": ("compress", "compress_raster"),
     "decompress_raster": ("decompress", "decompress_raster"),
+    "estimate_raster": ("estimate", "estimate_raster"),
     "footprint": ("outline", "footprint"),
     "info": ("inspection", "info"),
     "open": ("lazy", "open_scene"),

@@ -43,7 +43,7 @@ def check_object_destination(url: ObjectUrl, overwrite: bool) -> None:
             # Overwriting deletes everything below this name: only ever do that to something that is a Zarr store.
             _refuse_others(client, url)
     if found and not overwrite:
-        raise DestinationExistsError(f"{url} exists; remove it, choose another name, or ask to overwrite")
+        raise DestinationExistsError(f"{url} exists: give another name, or replace it by --overwrite (overwrite=True)")
 
 
 def _refuse_others(client: ObjectClient, url: ObjectUrl) -> None:

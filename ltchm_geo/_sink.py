@@ -15,12 +15,12 @@ import tempfile
 import threading
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Protocol
 
 from ._store import member_method
-from .errors import DestinationBusyError, DestinationError, DestinationExistsError, ObjectStoreError
+from .errors import DestinationBusyError, DestinationError, DestinationExistsError, ObjectStoreError, UsageError
 from .location import Location, ObjectUrl, locate
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "lock_file",
     "open_sink",
     "part_of",
+    "refuse_suffix",
     "remove_scene",
     "replacing",
     "scratch_for",
@@ -100,6 +101,13 @@ def check_destination(path: Location, overwrite: bool) -> None:
             raise DestinationError(f"cannot write {path}: no permission to write in {path.parent}")
 
 
+def refuse_suffix(path: Location, suffixes: Collection[str], what: str, right: str) -> None:
+    """UsageError for a name that says that the file is something else than what is about to be written."""
+    if path.suffix.lower() in suffixes:
+        name = f"{path.stem}{right}"
+        raise UsageError(f"{path} would hold {what} under the name of another kind of file: call it {name}, say")
+
+
 def is_folder(path: Location) -> bool:
     """Whether a scene of this name is a folder, by its suffix ``.zarr``."""
     return path.suffix.lower() == ".zarr"
@@ -124,7 +132,7 @@ def check_free(path: Path, folder: bool, overwrite: bool) -> None:
     if not os.path.lexists(path):  # a link to nowhere is something, too
         return
     if not overwrite:
-        raise DestinationExistsError(f"{path} exists; remove it, choose another name, or ask to overwrite")
+        raise DestinationExistsError(f"{path} exists: give another name, or replace it by --overwrite (overwrite=True)")
     if path.is_dir() != folder:
         kind = "a file" if folder else "a folder"
         raise DestinationExistsError(f"{path} is {kind}; choose another name")

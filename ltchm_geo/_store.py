@@ -196,7 +196,7 @@ class ZipStore:
     def _directory(self) -> dict[str, _Member]:
         """All members, checked."""
         if self._file.pread(0, 4) != b"PK\x03\x04":
-            raise NotAContainerError(f"{self.path} is not a compressed scene")
+            raise NotAContainerError(f"{self.path} is not a compressed scene; `ltchm compress` makes one of a raster")
         self._check_directory_size()
         try:
             with zipfile.ZipFile(Cursor(self._file)) as archive:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 import uuid
 from collections import deque
@@ -64,6 +65,8 @@ def connected(client: Client | str) -> Iterator[Client]:
         return
     if not isinstance(client, str):
         raise UsageError(f"{client!r} is neither a dask.distributed Client nor the address of a scheduler")
+    if not re.match(r"(\w+://)?.+:\d+$|inproc://", client):
+        raise UsageError(f"{client} is no address of a scheduler: it has a host and a port, as tcp://10.0.0.1:8786")
     try:
         own = Client(client, timeout=_CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:

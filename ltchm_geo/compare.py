@@ -232,7 +232,7 @@ class _Pixels:
             spectral_angle=None if math.isnan(measures.angle.mean) else measures.angle.mean,
             validity_changed=changed,
             metadata=metadata,
-            notes=() if measured else (self._no_ms_ssim(),),
+            notes=self._notes(coded),
         )
 
     def _ranges(self) -> list[_Range]:
@@ -267,10 +267,15 @@ class _Pixels:
             for band, (span, stats) in enumerate(zip(ranges, measures.errors, strict=True))
         )
 
-    def _no_ms_ssim(self) -> str:
+    def _notes(self, coded: Sequence[BandComparison]) -> tuple[str, ...]:
+        """Why there is no MS-SSIM of some bands."""
+        missing = [str(band.band) for band in coded if band.ms_ssim is None]
+        if not missing:
+            return ()
         if min(self._reference.shape) < MIN_SIDE:
-            return f"no MS-SSIM: it needs at least {MIN_SIDE} x {MIN_SIDE} pixels"
-        return "no MS-SSIM: every block of the image has holes"
+            return (f"no MS-SSIM: it needs at least {MIN_SIDE} x {MIN_SIDE} pixels",)
+        of = "" if len(missing) == len(coded) else f" of band {', '.join(missing)}"
+        return (f"no MS-SSIM{of}: every block has holes",)
 
     def _tick(self, blocks: int) -> None:
         self._done += blocks

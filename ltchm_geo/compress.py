@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._sink import check_destination, checking_place, is_folder, part_of, scratch_for
+from ._sink import check_destination, checking_place, is_folder, part_of, refuse_suffix, scratch_for
 from .base_choice import choose_engine
 from .container import ContainerReader, ContainerWriter, Overview, SceneMeta
 from .errors import DestinationError, UsageError
@@ -21,11 +21,11 @@ from .metrics import ErrorStats, known_peak
 from .nn.config import level_to_lambda
 from .plan import describe_scene
 from .pyramid import LARGE, automatic_factors, check_overviews
-from .raster import Source, open_source
+from .raster import RASTER_SUFFIXES, Source, open_source
 from .scene_decoder import SceneDecoder
 from .scene_encoder import Crew, SceneEncoder, ThreadCrew
 from .schedule import Progress, run_shards, worker_count
-from .settings import CompressSettings
+from .settings import CompressSettings, as_tuple
 from .source_files import lies_in
 from .tiles import DEFAULT_TILE, TileGrid, automatic_shard
 from .timing import StageClock
@@ -214,7 +214,7 @@ def compress_raster(
         quality=quality,
         lambda_=lambda_,
         lossless=lossless,
-        max_error=tuple(max_error) if isinstance(max_error, Sequence) else max_error,
+        max_error=as_tuple(max_error),
         target_psnr=target_psnr,
         target_bpp=target_bpp,
         target_ratio=target_ratio,
@@ -225,7 +225,7 @@ def compress_raster(
         overwrite=overwrite,
         measure=measure,
         verify=verify,
-        overviews=overviews if overviews is None or overviews is False else tuple(overviews),
+        overviews=as_tuple(overviews),
         overview_quality=overview_quality,
         preview=preview,
         seamless=seamless,
@@ -250,6 +250,7 @@ def compress_scene(
     # What is wrong with destination or sizes must be told before the weights are loaded and the scene surveyed.
     check_destination(path, settings.overwrite)
     _refuse_own_files(source, path)
+    refuse_suffix(path, RASTER_SUFFIXES, "a compressed scene", SUFFIX)
     if settings.verify or settings.target is not None:
         from .checked import compress_checked
 

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ._sink import part_of
+from ._sink import part_of, refuse_suffix
 from .container import ContainerReader
-from .errors import DestinationError, UsageError
+from .errors import DestinationError, DestinationExistsError, UsageError
 from .georef import Georef
 from .location import Location, beside
 from .place import bounds_box, check_place, window_box
@@ -22,6 +22,8 @@ from .timing import StageClock
 from .types import Bounds, PixelBox, Shape2d
 
 __all__ = ["DecompressResult", "decompress_raster"]
+
+_OTHER_FORMATS = (".ltchm", ".zarr", ".png", ".jpg", ".jpeg", ".webp", ".jp2", ".vrt", ".img", ".nc", ".zip")
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,9 @@ def decompress_raster(
         georef = meta.pyramid_georef(level)
         box = _box(window, bounds, georef, grid.scene)
         chosen = _bands(bands, len(meta.bands))
-        path = Path(dst) if dst is not None else beside(reader.path, ".tif")
+        path = Path(dst) if dst is not None else _default_destination(reader)
         _refuse_own_file(reader.path, path)
+        refuse_suffix(path, _OTHER_FORMATS, "a GeoTIFF", ".tif")
         decoder = SceneDecoder(reader, device, allow_damaged=allow_damaged, clock=clock)
         with create_geotiff(
             path,
@@ -136,6 +139,14 @@ def decompress_raster(
     return DecompressResult(path, path.stat().st_size, seconds, damaged, clock.totals, clock.cpu)
 
 
+def _default_destination(reader: ContainerReader) -> Path:
+    """Beside the scene; but never over what is, by its name, the raster that the scene was made from."""
+    path = beside(reader.path, ".tif")
+    if path.exists() and path.name == reader.meta.source.get("name"):
+        raise DestinationExistsError(f"{path} is what the scene was made from, by its name: say where else to write")
+    return path
+
+
 def _refuse_own_file(scene: Location, path: Path) -> None:
     """Raise `DestinationError` where writing the GeoTIFF would replace the scene."""
     places = [place for place in (path, part_of(path)) if os.path.exists(place)]
@@ -150,9 +161,10 @@ def _box(window: Sequence[int] | None, bounds: Bounds | None, georef: Georef, sh
     return PixelBox(0, 0, *shape) if window is None else window_box(window, shape)
 
 
-def _bands(bands: Sequence[int] | None, count: int) -> list[int]:
+def _bands(bands: Sequence[int] | int | None, count: int) -> list[int]:
     if bands is None:
         return list(range(count))
+    bands = [bands] if isinstance(bands, int) else bands
     if not bands or any(not 1 <= band <= count for band in bands):
         raise UsageError(f"bands are numbered from 1 to {count}, not {list(bands)}")
     return [band - 1 for band in bands]

@@ -29,7 +29,7 @@ from .scene_decoder import group_coding
 from .scene_writer import encode_plane
 from .schedule import Progress, Ticker
 from .seams import Surroundings
-from .settings import CompressSettings
+from .settings import CompressSettings, as_tuple
 from .tile_decoder import decode_tiles
 from .tile_encoder import encode_tiles
 from .tiles import DEFAULT_TILE, TileGrid, automatic_shard, pad_tile
@@ -79,6 +79,8 @@ class Estimate:
         "original", "restored" and "difference": PNG files of the window, if a folder was given.
     amplification : int
         By how much the difference is amplified.
+    missed : bool
+        Whether the raster does not touch the bounds that were asked for, so that its middle was looked at.
     """
 
     bytes: int
@@ -96,6 +98,7 @@ class Estimate:
     max_error: tuple[float, ...]
     images: dict[str, Path]
     amplification: int = AMPLIFICATION
+    missed: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready dictionary."""
@@ -147,7 +150,7 @@ def estimate_raster(
         quality=quality,
         lambda_=lambda_,
         lossless=lossless,
-        max_error=tuple(max_error) if isinstance(max_error, Sequence) else max_error,
+        max_error=as_tuple(max_error),
         model=model,
         device=device,
         tile_size=tile_size,
@@ -175,7 +178,8 @@ def estimate_scene(
     if images is not None and not os.path.isdir(images):
         raise DestinationError(f"{os.fspath(images)} is not a folder: create it first")
     with open_source(src, settings.purpose) as source:
-        box = _window_box(window, source) if bounds is None else _middle_of(bounds, source)
+        aimed = None if bounds is None else _middle_of(bounds, source)
+        box = aimed or _window_box(window, source)
         grid = TileGrid(source.shape, tile_size, automatic_shard(source.shape, tile_size))
         promised, clock = settings.guarantee(len(source.bands), classes=source.classes), StageClock()
         engine, level = choose_engine(source, grid, settings, promised, clock)
@@ -202,6 +206,7 @@ def estimate_scene(
             tiles=grid.shape.y * grid.shape.x,
             sampled_tiles=len(sampled),
             window=box,
+            missed=bounds is not None and aimed is None,
             psnr=psnr,
             max_error=max_error,
             images=pictures,
@@ -218,12 +223,12 @@ def _window_box(window: tuple[int, int, int, int] | None, source: Source) -> Pix
     return box
 
 
-def _middle_of(bounds: Bounds, source: Source) -> PixelBox:
-    """The window in the middle of what `bounds` shows of a raster; its own middle if that is nothing."""
+def _middle_of(bounds: Bounds, source: Source) -> PixelBox | None:
+    """The window in the middle of what `bounds` shows of a raster; None if that is nothing."""
     found = source.georef.pixels_of(bounds)
     spans = [] if found is None else [_middle(*pair) for pair in zip(found, source.shape, strict=True)]
     if not spans or spans[0] is None or spans[1] is None:
-        return _window_box(None, source)
+        return None
     (row, height), (column, width) = spans[0], spans[1]
     return PixelBox(row, column, height, width)
 

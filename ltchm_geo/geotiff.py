@@ -189,7 +189,7 @@ def _check_destination(path: Path, overwrite: bool) -> None:
     if os.path.isdir(path):
         raise DestinationError(f"{path} is a folder: give a file name")
     if os.path.exists(path) and not overwrite:
-        raise DestinationExistsError(f"{path} exists: remove it or ask for overwriting")
+        raise DestinationExistsError(f"{path} exists: give another name, or replace it by --overwrite (overwrite=True)")
     if not os.access(path.parent, os.W_OK):
         raise DestinationError(f"{path}: no permission to write in {path.parent}")
 

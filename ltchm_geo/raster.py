@@ -33,8 +33,13 @@ from .types import EXACT_DTYPES, MAX_PIXELS, MAX_SIDE, PIXEL_DTYPES, PixelBox, S
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["GeotiffWriter", "MaskKind", "Purpose", "Source", "create_geotiff", "open_source"]
+__all__ = ["RASTER_SUFFIXES", "GeotiffWriter", "MaskKind", "Purpose", "Source", "create_geotiff", "open_source"]
 
+#: What names of rasters end in; in folders, what is taken for one when no pattern says otherwise.
+RASTER_SUFFIXES = frozenset(
+    f".{name}"
+    for name in ("tif", "tiff", "jp2", "j2k", "img", "vrt", "ntf", "nitf", "png", "bil", "bip", "bsq", "hgt", "ecw")
+)
 _LOSSLESS_ADVICE = "compress it with --lossless (lossless=True)"
 
 
@@ -152,8 +157,13 @@ class _SharedHandle:
     address = None
 
     def __init__(self, dataset: Any):
-        if getattr(dataset, "closed", True) or not hasattr(dataset, "read_masks"):
-            raise UsageError(f"{dataset!r} is neither a path nor an open rasterio dataset")
+        if not hasattr(dataset, "read_masks"):
+            raise UsageError(
+                f"{type(dataset).__name__} is no raster: give a path, an open rasterio dataset, or pixels as an "
+                "xarray.DataArray (docs/xarray.md)"
+            )
+        if dataset.closed:
+            raise UsageError(f"{dataset.name} was closed: give an open dataset, or its path")
         self._dataset = dataset
         self._lock = threading.Lock()
 
@@ -249,6 +259,7 @@ def _refuse_dtypes(dataset: Any, name: str, purpose: Purpose) -> None:
         supported = ", ".join(PIXEL_DTYPES)
         raise UnsupportedRasterError(
             f"{name} has the unsupported data type {dtypes[0]} (supported: {supported}): {_LOSSLESS_ADVICE}"
+            + ("" if dtypes[0] not in EXACT_DTYPES else ", or within a bound by --max-error (max_error=...)")
         )
 
 

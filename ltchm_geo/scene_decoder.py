@@ -230,6 +230,8 @@ class SceneDecoder:
         if error.tile is None:  # found while decoding, where a tile does not know its place
             message = f"{self.reader.path}: tile ({tile.iy}, {tile.ix}) of {array}: {message}"
         if not self._allow_damaged:
-            advice = "all other tiles can be restored with --allow-damaged (allow_damaged=True)"
+            advice = (
+                "`ltchm decompress --allow-damaged` (decompress_raster(allow_damaged=True)) restores all other tiles"
+            )
             raise type(error)(f"{message}; {advice}", array=array, tile=tile) from error
         self.damaged.append(DamagedTile(array, tile, message))

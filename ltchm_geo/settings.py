@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any, Literal
 
 from .errors import UsageError
@@ -12,7 +13,7 @@ from .guarantee import Guarantee
 from .nn.config import LEVELS_PER_ANCHOR, MAX_LEVEL, level_to_lambda
 from .tiles import DEFAULT_TILE
 
-__all__ = ["DEFAULT_QUALITY", "CompressSettings", "level_of"]
+__all__ = ["DEFAULT_QUALITY", "CompressSettings", "aims", "as_tuple", "level_of"]
 
 DEFAULT_QUALITY = 50
 #: What says how good the pixels are to be; each says it alone.
@@ -78,10 +79,9 @@ class CompressSettings:
 
     def __post_init__(self) -> None:
         for name in ("max_error", "overviews"):
-            if isinstance(value := getattr(self, name), Sequence):
-                object.__setattr__(self, name, tuple(value))
-        # By identity: a max_error of 0 is an aim, although 0 == False.
-        given = [name for name in _AIMS if (aim := getattr(self, name)) is not None and aim is not False]
+            object.__setattr__(self, name, as_tuple(getattr(self, name)))
+        _check_types(self)
+        given = aims(vars(self))
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given).replace('lambda_', 'lambda')} exclude each other: give one of them")
         level_of(self.quality, self.lambda_)
@@ -144,6 +144,29 @@ class CompressSettings:
         if unknown := sorted(set(found) - {f.name for f in fields(cls)}):
             raise UsageError(f"unknown settings: {', '.join(unknown)}")
         return cls(**found)
+
+
+def aims(settings: Mapping[str, Any]) -> list[str]:
+    """Names of those settings that say how good the pixels are to be."""
+    # By identity: a max_error of 0 is an aim, although 0 == False.
+    return [name for name in _AIMS if (aim := settings.get(name)) is not None and aim is not False]
+
+
+def as_tuple(value: Any) -> Any:
+    """Sequences and NumPy arrays as tuples; anything else as it is."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _check_types(settings: CompressSettings) -> None:
+    """UsageError for what other checks would trip over."""
+    for name in ("quality", "lambda_", "target_psnr", "target_bpp", "target_ratio", "overview_quality", "max_error"):
+        value = getattr(settings, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if not (number is None or isinstance(number, Real)):
+                raise UsageError(f"{name.rstrip('_')} must be a number, not {number!r}")
+    if not (settings.overviews is None or settings.overviews is False or isinstance(settings.overviews, tuple)):
+        raise UsageError(f"overviews are factors such as (2, 4, 8), or False, not {settings.overviews!r}")
 
 
 def _check_bounds(max_error: float | tuple[float, ...] | None) -> None:

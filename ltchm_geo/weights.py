@@ -223,9 +223,10 @@ def _find_file(path: Path) -> tuple[WeightsEntry, Path]:
 
 def _not_found(what: str) -> WeightsNotFoundError:
     folders = ", ".join(str(folder) for folder in search_path())
+    known = ", ".join(entry.tag for entry, _ in available()) or "none"
     return WeightsNotFoundError(
-        f"{what} not found; looked in {folders}. Put the .safetensors file and its {MANIFEST} into one of them "
-        "or name another folder in LTCHM_WEIGHTS"
+        f"{what} not found; looked in {folders}, which have {known}. Put the .safetensors file and its {MANIFEST} "
+        "into one of them or name another folder in LTCHM_WEIGHTS"
     )
 
 

@@ -163,14 +163,21 @@ def test_check_finds_rotten_bits(images: Path, out: Path) -> None:
 def test_other_settings(images: Path, out: Path) -> None:
     run(images, out)
     before = files(out)
-    with pytest.raises(UsageError, match=r"begun with quality None \(now 20\): use the same settings, --restart"):
+    with pytest.raises(UsageError, match=r"begun with quality 50 \(now 20\): use the same settings, --restart"):
         run(images, out, replace(SETTINGS, quality=20))
     assert files(out) == before
     assert run(images, out, replace(SETTINGS, workers=2, measure=True)).made == 0  # how, not what
+    assert run(images, out, replace(SETTINGS, quality=50)).made == 0  # the default, said
     report = run(images, out, replace(SETTINGS, quality=20), restart=True)
     assert (report.made, states(report)) == (3, DONE)
     assert all(files(out)[name] != before[name] for name in before)
     assert run(images, out, replace(SETTINGS, quality=20)).made == 0
+
+
+def test_slips(images: Path, out: Path) -> None:
+    with pytest.raises(UsageError, match="no dict"):
+        compress_many([images], out, {"quality": 40})  # type: ignore[arg-type]
+    assert compress_many(str(images), out, SETTINGS).made == 3  # one name is one source, not letters
 
 
 def test_other_source_for_a_result(images: Path, out: Path) -> None:
@@ -240,7 +247,7 @@ def test_what_is_not_ours_stays(images: Path, out: Path) -> None:
 def test_bad_rasters(images: Path, out: Path) -> None:
     (images / "bad.tif").write_text("no raster")
     write_tif(images / "classes.tif", smooth(1, 9, 9), photometric="PALETTE")
-    compress_raster(images / "a.tif", images / "scene.tif", tile_size=128)
+    shutil.move(compress_raster(images / "a.tif", images / "b.ltchm", tile_size=128).path, images / "scene.tif")
     report = run(images, out)
     assert states(report) == {**DONE, "bad.ltchm": "failed", "classes.ltchm": "failed", "scene.ltchm": "skipped"}
     assert not report.ok

@@ -50,7 +50,7 @@ def test_figures_are_kept_and_not_lost(
     assert main(arguments) == 0
     assert json.loads(out.read_text())["side"] == 768
     assert main(arguments) == 2
-    assert "ask to overwrite" in capsys.readouterr().err
+    assert "--overwrite" in capsys.readouterr().err
     assert len(measured) == 1
     assert main([*arguments, "--overwrite"]) == 0
 

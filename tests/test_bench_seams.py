@@ -33,7 +33,7 @@ def test_figures_and_pictures(tmp_path: Path) -> None:
     assert pixels_of(pictures / "a-q60.png").shape == (3, 384, 3 * 384 + 2 * 8)
     again = CliRunner().invoke(cli, ["bench", "seams", *options])
     assert again.exit_code == 2
-    assert "ask to overwrite" in again.output
+    assert "--overwrite" in again.output
 
 
 def test_images_without_a_border_are_refused_before_anything_is_coded(

@@ -163,6 +163,9 @@ def test_no_such_cluster(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(cluster, "_CONNECT", 0.2)
     with pytest.raises(ClusterError, match="no dask scheduler answers"):
         compress_raster(rasters.FARMLAND, tmp_path / "a.ltchm", client="tcp://127.0.0.1:9", **SMALL)
+    for address in ("foo", "tcp://foo", "tcp://foo:"):
+        with pytest.raises(UsageError, match=r"such as|tcp://10"), cluster.connected(address):
+            pass
     with pytest.raises(UsageError, match="neither"), cluster.connected(7):  # type: ignore[arg-type]
         pass
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)

@@ -249,6 +249,10 @@ def test_ms_ssim_of_each_band(tmp_path: Path) -> None:
     assert found.ms_ssim == pytest.approx(sum(v for v in values if v is not None) / 3)
     assert found.ms_ssim_db == pytest.approx(-10 * math.log10(1 - found.ms_ssim))
     assert found.notes == ()
+    reference[1, ::8, ::8] = 0
+    holes = compare_rasters(make(tmp_path / "a.tif", reference, nodata=0), make(tmp_path / "b.tif", test, nodata=0))
+    assert [band.ms_ssim is None for band in holes.bands] == [False, True, False]
+    assert holes.notes == ("no MS-SSIM of band 2: every block has holes",)
 
 
 def test_the_spectral_angle_is_that_of_all_bands_but_alpha(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,6 +177,19 @@ def test_default_destination(tmp_path: Path) -> None:
     assert source.read_bytes() == TOKYO.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["other.tif", "other.PNG", "other.jp2", "other.vrt"])
+def test_scenes_are_not_called_rasters(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"somebody's picture")
+    with pytest.raises(UsageError, match=r"another kind of file: call it other\.ltchm"):
+        compress_raster(TOKYO, tmp_path / name, overwrite=True)
+    assert (tmp_path / name).read_bytes() == b"somebody's picture"
+
+
+def test_what_is_no_raster() -> None:
+    with pytest.raises(UsageError, match=r"^ndarray is no raster: .*DataArray"):
+        compress_raster(np.zeros((3, 64, 64), np.uint8), "a.ltchm")
+
+
 def test_open_dataset(tmp_path: Path) -> None:
     with rasterio.open(TOKYO) as dataset:
         first = compress_raster(dataset, tmp_path / "a.ltchm", tile_size=128, shard_tiles=1, workers=2)

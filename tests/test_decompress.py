@@ -225,14 +225,19 @@ def test_destination_is_protected(tiny: Path, tmp_path: Path) -> None:
     original = tmp_path / "scene.tif"
     original.write_bytes(TOKYO.read_bytes())
     scene = compress_raster(original).path
-    with pytest.raises(DestinationExistsError):
-        decompress_raster(scene)  # the default name is the original's
+    for overwrite in (False, True):  # the default name is the original's: that has to be said to be replaced
+        with pytest.raises(DestinationExistsError, match="made from"):
+            decompress_raster(scene, overwrite=overwrite)
     with pytest.raises(DestinationError, match="scene itself"):
         decompress_raster(scene, scene, overwrite=True)
     with pytest.raises(DestinationError, match="folder"):
         decompress_raster(scene, tmp_path / "no" / "a.tif")
     assert original.read_bytes() == TOKYO.read_bytes()
-    assert decompress_raster(scene, overwrite=True).bytes == original.stat().st_size
+    with pytest.raises(DestinationExistsError, match="--overwrite"):
+        decompress_raster(scene, original)
+    assert decompress_raster(scene, original, overwrite=True).bytes == original.stat().st_size
+    with pytest.raises(UsageError, match="another kind of file"):
+        decompress_raster(scene, tmp_path / "a.png")
     assert files(tmp_path) == ["scene.ltchm", "scene.tif"]
 
 

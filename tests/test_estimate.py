@@ -125,6 +125,17 @@ def test_bounds_of_a_large_scene_are_its_middle() -> None:
     assert found.window == PixelBox((rows - height) // 2, (columns - width) // 2, height, width)
 
 
+def test_bounds_elsewhere_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command line warns and looks at the middle; pictures get a folder of their own."""
+    folder = tmp_path / "new" / "look"
+    arguments = ["estimate", str(FARMLAND), "--bounds", "0", "0", "1", "1", "--samples", "1", "--images", str(folder)]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert "no place in these bounds" in captured.err
+    assert sorted(path.name for path in folder.iterdir()) == ["difference.png", "original.png", "restored.png"]
+    assert main(["estimate", str(FARMLAND), "--bounds", "1", "0", "0", "1"]) == 2
+
+
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_bounds_of_a_raster_without_a_place(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", width=90, height=70, count=1, dtype="uint8") as made:

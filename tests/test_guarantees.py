@@ -260,11 +260,23 @@ def test_hostile_guarantees(found: Any, tmp_path: Path) -> None:
         {"max_error": 0.0, "lossless": True},
         {"target_psnr": 0},
         {"target_ratio": float("inf")},
+        {"quality": "50"},
+        {"lambda_": "high"},
+        {"max_error": "1"},
+        {"max_error": (1, None, "x")},
+        {"overviews": 4},
+        {"overview_quality": [30]},
     ],
 )
 def test_settings_that_cannot_be(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         CompressSettings(**options)
+
+
+def test_settings_take_arrays() -> None:
+    settings = CompressSettings(max_error=np.array([1, 2.5]), overviews=np.array([2, 4]))
+    assert (settings.max_error, settings.overviews) == ((1, 2.5), (2, 4))
+    assert CompressSettings(quality=np.int64(30)).level == CompressSettings(quality=30).level
 
 
 def test_settings_survive_json() -> None:

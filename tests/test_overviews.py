@@ -230,7 +230,7 @@ def test_window_and_bands_of_a_level(tiny: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels_of(part), whole[[7, 0], 5:25, 7:37])
     with opened(part) as dataset, opened(CHIAPAS) as source:
         assert dataset.transform @ (0, 0) == pytest.approx(source.transform @ (14, 10))
-    with pytest.raises(UsageError, match="not inside the scene of 48 rows"):
+    with pytest.raises(UsageError, match="not inside the raster of 48 rows"):
         decompress_raster(path, tmp_path / "b.tif", level=1, window=(0, 0, 49, 1))
     with pytest.raises(UsageError, match="no pyramid level 2"):
         decompress_raster(path, tmp_path / "b.tif", level=2)

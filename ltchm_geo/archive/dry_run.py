@@ -15,7 +15,7 @@ from ..estimate import Estimate, estimate_scene
 from ..raster import open_source
 from ..settings import CompressSettings
 from .journal import Journal, SceneRecord
-from .plan import check_settings, owns, plan_scenes, refuse_foreign, to_do
+from .plan import check_settings, checked_settings, owns, plan_scenes, refuse_foreign, to_do
 from .sources import arrange
 from .target import Target
 from .work import explain, is_fatal
@@ -118,7 +118,7 @@ def plan_many(
     UsageError, ArchiveError, DestinationError, WeightsError, DeviceError
         As `compress_many` would.
     """
-    settings = settings or CompressSettings()
+    settings = checked_settings(settings)
     target = Target.of(destination, journal)
     results = arrange(
         sources,

@@ -10,25 +10,44 @@ from typing import Any
 
 from ..errors import DestinationExistsError, UsageError
 from ..fingerprint import unchanged
-from ..settings import CompressSettings
+from ..settings import DEFAULT_QUALITY, CompressSettings, aims
 from .journal import SceneRecord
 from .report import manifest_marks
 from .stac import stac_marks
 from .target import Target
 
-__all__ = ["check_settings", "left_by_dead", "owns", "plan_scenes", "refuse_foreign", "to_do"]
+__all__ = ["check_settings", "checked_settings", "left_by_dead", "owns", "plan_scenes", "refuse_foreign", "to_do"]
+
+
+def checked_settings(settings: CompressSettings | None) -> CompressSettings:
+    """Those given, or the defaults. UsageError for what are no settings."""
+    if not isinstance(settings, CompressSettings | None):
+        raise UsageError(f"settings are a ltchm_geo.CompressSettings(quality=40, ...), no {type(settings).__name__}")
+    return settings or CompressSettings()
 
 
 def check_settings(before: Mapping[str, Any] | None, settings: CompressSettings) -> None:
     """UsageError if an archive that was begun with `before` would go on with other settings."""
-    now = settings.outcome
-    if before is not None and before != now:
+    if before is None:
+        return
+    now, before = _said(settings.outcome), _said(before)
+    if before != now:
         changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-        what = ", ".join(f"{name.rstrip('_')} {before.get(name)} (now {now.get(name)})" for name in changed)
+        each = ((name.rstrip("_"), _word(before.get(name)), _word(now.get(name))) for name in changed)
+        what = ", ".join(f"{name} {old} (now {new})" for name, old, new in each)
         raise UsageError(
             f"this archive was begun with {what}: "
             "use the same settings, --restart to make all scenes anew, or another destination"
         )
+
+
+def _said(outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides over the results, with the default quality named."""
+    return dict(outcome) if aims(outcome) else {**outcome, "quality": DEFAULT_QUALITY}
+
+
+def _word(value: Any) -> str:
+    return "by default" if value is None else str(value)
 
 
 def plan_scenes(

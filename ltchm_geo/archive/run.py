@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from ..errors import ArchiveError, DestinationError, UsageError
 from ..settings import CompressSettings
 from .journal import Journal, SceneRecord
-from .plan import check_settings, owns, plan_scenes, refuse_foreign, to_do
+from .plan import check_settings, checked_settings, owns, plan_scenes, refuse_foreign, to_do
 from .report import ArchiveReport, write_manifests
 from .sources import arrange
 from .space import RESERVE, Space
@@ -137,7 +137,7 @@ def compress_many(
     DestinationError, WeightsError, DeviceError
         What would stop every scene.
     """
-    settings = settings or CompressSettings()
+    settings = checked_settings(settings)
     if scenes < 1 or retries < 0 or retry_wait < 0:
         raise UsageError("scenes must be at least 1; retries and retry_wait may not be negative")
     target = Target.of(destination, journal)

@@ -10,14 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import UsageError
 from ..fingerprint import is_remote
+from ..raster import RASTER_SUFFIXES
 
-__all__ = ["RASTER_SUFFIXES", "Found", "arrange", "find_sources"]
+__all__ = ["Found", "arrange", "find_sources"]
 
-#: What is taken for a raster in a folder when no pattern says otherwise.
-RASTER_SUFFIXES = frozenset(
-    f".{name}"
-    for name in ("tif", "tiff", "jp2", "j2k", "img", "vrt", "ntf", "nitf", "png", "bil", "bip", "bsq", "hgt", "ecw")
-)
 _SCENE_SUFFIXES = (".ltchm", ".zarr", ".part")
 
 
@@ -49,7 +45,7 @@ def find_sources(
 
     Parameters
     ----------
-    sources : paths of files and folders, ``@list.txt``, other names GDAL opens (``s3://bucket/scene.tif``, ``/vsi...``)
+    sources : paths of files and folders (or one), ``@list.txt``, other names GDAL opens (``s3://b/a.tif``, ``/vsi...``)
         Folders are searched to any depth, hidden ones and compressed scenes left out. A list has a name per line; empty
         lines and those that begin with ``#`` are passed over.
     include, exclude : patterns such as ``*_MS.tif`` or ``2023/*``
@@ -85,7 +81,8 @@ def _read_list(path: str) -> list[str]:
 def _named(
     sources: Iterable[str | os.PathLike[str]], include: Sequence[str], exclude: Sequence[str], skip: Path | None
 ) -> Iterator[tuple[str, PurePosixPath]]:
-    for source in (os.fspath(source) for source in sources):
+    listed = [sources] if isinstance(sources, str | os.PathLike) else sources
+    for source in (os.fspath(one) for one in listed):
         if source.startswith("@"):
             for name in _read_list(source[1:]):
                 yield _absolute(name), _as_written(name)

@@ -23,7 +23,7 @@ from ltchm_geo.cli.options import (
     epilog="""
     \b
     Examples:
-      ltchm decompress scene.ltchm
+      ltchm decompress scene.ltchm back.tif
       ltchm decompress scene.ltchm part.tif --window 2048 4096 512 512
       ltchm decompress scene.ltchm town.tif --bounds 440000 5520000 441000 5521000
       ltchm decompress scene.ltchm infrared.tif --bands 4,3,2

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 @bounds_option("Instead, a place in the raster's CRS: its middle is restored, at most 512 x 512 pixels.")
 @click.option(
     "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
     help="Folder for original.png, restored.png and difference.png of the window.",
 )
 @click.option("--samples", type=click.IntRange(min=1), default=24, show_default=True, metavar="N", help="Tiles to try.")
@@ -73,6 +74,8 @@ def estimate(
     from ltchm_geo.estimate import estimate_raster
 
     reporter = Reporter(as_json, quiet)
+    if images is not None:
+        images.mkdir(parents=True, exist_ok=True)
     with reporter.progress("estimating") as progress:
         result = estimate_raster(
             src,
@@ -87,6 +90,8 @@ def estimate(
             samples=samples,
             progress=progress,
         )
+    if result.missed:
+        reporter.warn("the raster has no place in these bounds: its middle was looked at instead")
     reporter.result(result.to_dict(), _describe(result))
 
 

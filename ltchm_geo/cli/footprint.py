@@ -47,10 +47,11 @@ def footprint(
     Without DST it is printed. Holes are stored exactly, so this needs no network and decodes no pixel.
     """
     from ltchm_geo import footprint as outline
-    from ltchm_geo._sink import check_destination, write_file
+    from ltchm_geo._sink import check_destination, refuse_suffix, write_file
 
     if dst is not None:
         check_destination(dst, overwrite)
+        refuse_suffix(dst, (".shp", ".gpkg", ".kml", ".tif", ".ltchm", ".zarr", ".csv"), "GeoJSON", ".geojson")
     feature = outline(src, precision=precision, crs=None if crs.lower() == "own" else crs)
     if dst is not None:
         write_file(dst, json.dumps(feature).encode(), overwrite)

@@ -63,7 +63,9 @@ quality_option = click.option(
 model_option = click.option(
     "-m", "--model", metavar="NAME", help="Weights by tag, SHA-256 or path; the installed default unless given."
 )
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace DST if it exists, once the new one is done.")
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace what has the result's name, once the new one is done."
+)
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="NAME", help="Where to compute: auto, cpu, cuda, cuda:1, ..."
 )

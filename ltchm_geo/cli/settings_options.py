@@ -72,7 +72,7 @@ _OPTIONS = (
         default=256,
         show_default=True,
         metavar="PIXELS",
-        help="Side of a tile, a multiple of 64.",
+        help="Side of a tile, a multiple of 128 (of 64 with --lossless).",
     ),
     click.option(
         "--overviews",

@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from ltchm_geo.nn.model import LTCHM
 
 
-@click.command(short_help="Train weights from a recipe (needs the extra `train`).")
+@click.command(
+    short_help="Train weights from a recipe (needs the extra `train`).",
+    epilog="""
+    \b
+    Examples:
+      ltchm train my.toml mine/*.tif --out run --start-from ltchm-64-preview7 --decay-steps 1500
+      ltchm train weights/recipes/ltchm-128.toml packs/*.tar --out run --minutes 60
+      ltchm train weights/recipes/ltchm-128.toml packs/*.tar --out run --decay-steps 2000
+
+    my.toml may be weights/recipes/ltchm-64-preview7.toml without its lines predict and [weights].
+    """,
+)
 @click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of checkpoints.")
@@ -25,21 +36,30 @@ if TYPE_CHECKING:
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
     default=None,
+    metavar="M",
     help="Stop after this time; resume by the same command.",
 )
-@click.option("--steps", type=click.IntRange(min=1), default=None, help="Stop after this many steps in all.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=None, metavar="N", help="Stop after this many steps in all."
+)
 @click.option(
     "--decay-steps",
     type=click.IntRange(min=1),
     default=None,
+    metavar="N",
     help="Branch off: decay the learning rate to the end, then stop.",
 )
 @click.option(
-    "--save-minutes", type=click.FloatRange(min=0), default=5.0, show_default=True, help="Time between checkpoints."
+    "--save-minutes",
+    type=click.FloatRange(min=0),
+    metavar="M",
+    default=5.0,
+    show_default=True,
+    help="Time between checkpoints.",
 )
 @click.option("--start-from", metavar="WEIGHTS", default=None, help="Tag, hash or path of weights, or a checkpoint.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--threads", type=click.IntRange(min=1), default=None, help="CPU threads.")
+@click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--threads", type=click.IntRange(min=1), default=None, metavar="N", help="CPU threads.")
 def train(
     recipe: Path,
     data: tuple[Path, ...],
@@ -63,10 +83,8 @@ def train(
     to your imagery, or to go on from them with more channels in y or at 1/8 of the resolution, or wider skips. A run
     that has a checkpoint in OUT goes on from that.
 
-    \b
-    ltchm train weights/recipes/preview.toml packs/*.tar --out run --minutes 60
-    ltchm train weights/recipes/preview.toml packs/*.tar --out run --decay-steps 2000
-    ltchm train my.toml mine/*.tif --out run --start-from ltchm-64-preview7
+    A source of DATA is a folder inside a pack, or a raster without its suffix; the recipe's table [weights] gives
+    shares to sources by name.
     """
     import torch
 

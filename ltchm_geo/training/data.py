@@ -110,7 +110,10 @@ class Sampler:
         names = sorted(counts)
         missing = set(weights) - set(names)
         if missing:
-            raise UsageError(f"recipe: no data for the sources {sorted(missing)}; there are {names}")
+            raise UsageError(
+                f"recipe: no data for the sources {sorted(missing)} of its table [weights]; there are {names}: "
+                "take them out of it, or give data of that name"
+            )
         others = [n for n in names if n not in weights]
         rest = max(0.0, 1.0 - sum(weights.values())) / max(1, len(others))
         share = {n: weights.get(n, rest) for n in names}
