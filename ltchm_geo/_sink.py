@@ -281,10 +281,12 @@ class DirectorySink:
                 sync_folder(Path(folder))
             check_free(self._path, True, self._overwrite)
             # The lock moves along and goes last: as long as the .part has its name, no other run may clear it.
-            take_place(self._part, self._path, self._lock)
-            self._open = False
-            for name in (JOURNAL_NAME, LOCK_NAME):
-                (self._path / name).unlink(missing_ok=True)
+            try:
+                take_place(self._part, self._path, self._lock)
+                self._open = False
+            finally:
+                for name in (JOURNAL_NAME, LOCK_NAME):
+                    (self._path / name).unlink(missing_ok=True)
 
     def abort(self) -> None:
         """See `Sink.abort`."""

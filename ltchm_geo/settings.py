@@ -18,6 +18,8 @@ __all__ = ["DEFAULT_QUALITY", "CompressSettings", "aims", "as_tuple", "level_of"
 DEFAULT_QUALITY = 50
 #: What says how good the pixels are to be; each says it alone.
 _AIMS = ("quality", "lambda_", "lossless", "max_error", "target_psnr", "target_bpp", "target_ratio")
+#: What has to be a number, or several.
+_NUMBERS = ("quality", "lambda_", "max_error", "target_psnr", "target_bpp", "target_ratio", "overview_quality")
 #: What says how to get there; the scene is the same.
 _MANNER = ("device", "workers", "overwrite", "measure", "verify", "resume")
 
@@ -78,7 +80,7 @@ class CompressSettings:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_error", "overviews"):
+        for name in (*_NUMBERS, "overviews"):
             object.__setattr__(self, name, as_tuple(getattr(self, name)))
         _check_types(self)
         given = aims(vars(self))
@@ -153,14 +155,14 @@ def aims(settings: Mapping[str, Any]) -> list[str]:
 
 
 def as_tuple(value: Any) -> Any:
-    """Sequences and NumPy arrays as tuples; anything else as it is."""
+    """Sequences and NumPy arrays as tuples, NumPy numbers as Python's; anything else as it is."""
     value = value.tolist() if hasattr(value, "tolist") else value
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 def _check_types(settings: CompressSettings) -> None:
     """UsageError for what other checks would trip over."""
-    for name in ("quality", "lambda_", "target_psnr", "target_bpp", "target_ratio", "overview_quality", "max_error"):
+    for name in _NUMBERS:
         value = getattr(settings, name)
         for number in value if isinstance(value, tuple) else (value,):
             if not (number is None or isinstance(number, Real)):

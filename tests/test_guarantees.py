@@ -276,7 +276,8 @@ def test_settings_that_cannot_be(options: dict[str, Any]) -> None:
 def test_settings_take_arrays() -> None:
     settings = CompressSettings(max_error=np.array([1, 2.5]), overviews=np.array([2, 4]))
     assert (settings.max_error, settings.overviews) == ((1, 2.5), (2, 4))
-    assert CompressSettings(quality=np.int64(30)).level == CompressSettings(quality=30).level
+    assert CompressSettings(quality=np.int64(30)).to_dict() == CompressSettings(quality=30).to_dict()
+    assert type(CompressSettings(quality=np.int64(30)).quality) is int
 
 
 def test_settings_survive_json() -> None:
