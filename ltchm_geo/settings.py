@@ -164,7 +164,7 @@ def _check_types(settings: CompressSettings) -> None:
     """UsageError for what other checks would trip over."""
     for name in _NUMBERS:
         value = getattr(settings, name)
-        for number in value if isinstance(value, tuple) else (value,):
+        for number in value if isinstance(value, tuple) and name == "max_error" else (value,):
             if not (number is None or isinstance(number, Real)):
                 raise UsageError(f"{name.rstrip('_')} must be a number, not {number!r}")
     if not (settings.overviews is None or settings.overviews is False or isinstance(settings.overviews, tuple)):
