@@ -29,7 +29,7 @@ class Files(NamedTuple):
 
     Attributes
     ----------
-    paths : absolute paths of those on this machine
+    paths : absolute paths of those on this machine; some rasters are folders
     complete : whether there are no others, on another machine or in memory
     """
 
@@ -60,7 +60,12 @@ def files_behind(name: str, listed: Iterable[str]) -> Files:
 
 
 def file_behind(name: str) -> str | None:
-    """Absolute path of the local file that a name of GDAL's leads to, the archive where it lies in one; or None."""
+    """Absolute path of the local file that a name of GDAL's leads to, the archive where it lies in one; or None.
+
+    Of a raster that is a folder, the folder.
+    """
+    if os.path.isdir(name):
+        return os.path.abspath(name)
     return next((os.path.abspath(path) for path in _candidates(name) if os.path.isfile(path)), None)
 
 

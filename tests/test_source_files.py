@@ -44,8 +44,9 @@ def test_names_of_archives(source: Path, tmp_path: Path) -> None:
         archive.write(source, "inner/a.tif")
     for name in (f"/vsizip/{path}/inner/a.tif", f"/vsizip/{{{path}}}/inner/a.tif", f"/vsizip//vsigzip/{path}/x"):
         assert file_behind(name) == str(path)
-    for name in ("/vsicurl/https://host/a.tif", "s3://bucket/a.tif", "/vsimem/a.tif", str(tmp_path), "nowhere.tif"):
+    for name in ("/vsicurl/https://host/a.tif", "s3://bucket/a.tif", "/vsimem/a.tif", "nowhere.tif"):
         assert file_behind(name) is None
+    assert file_behind(str(tmp_path)) == str(tmp_path)  # a raster may be a folder
     assert files_behind(str(source), ["https://host/b.tif"]) == ({str(source)}, False)
 
 
