@@ -46,6 +46,7 @@ __all__ = [
     "remove_scene",
     "replacing",
     "scratch_for",
+    "sync_file",
     "sync_folder",
     "take_place",
     "write_file",
@@ -169,8 +170,7 @@ def replacing(path: Path) -> Iterator[Path]:
     part = part_of(path)
     try:
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync_file(part)
         take_place(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -405,6 +405,12 @@ def empty(folder: Path, keep: set[str]) -> None:
     for child in folder.iterdir() if folder.is_dir() else ():
         if child.name not in keep:
             shutil.rmtree(child) if child.is_dir() else child.unlink()
+
+
+def sync_file(path: Path) -> None:
+    """Have a closed file on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

@@ -30,7 +30,7 @@ __all__ = [
     "read_bands",
     "read_georef",
     "sidecar_xml",
-    "tiff_holds_colors",
+    "tiff_colors",
     "to_wkt",
 ]
 
@@ -119,15 +119,15 @@ def _apply_bands(dataset: Any, bands: Sequence[BandInfo]) -> None:
             dataset.set_band_description(number, band.description)
         if band.unit is not None:
             dataset.set_band_unit(number, band.unit)
-        if band.colors is not None and tiff_holds_colors(number, band):
-            dataset.write_colormap(number, dict(enumerate(band.colors)))
+        if (colors := tiff_colors(number, band)) is not None:
+            dataset.write_colormap(number, dict(enumerate(colors)))
         _write_tags(dataset, band.tags, number)
 
 
 def sidecar_xml(bands: Sequence[BandInfo], beside: bytes = b"<PAMDataset/>") -> bytes | None:
     """GDAL's side-car document ``.aux.xml`` with what a GeoTIFF, or rasterio, cannot hold of bands.
 
-    That is categories, nodata of many digits, and colour tables (see `tiff_holds_colors`). None without any of it.
+    That is categories, nodata of many digits, and colour tables (see `tiff_colors`). None without any of it.
     `beside` is such a document that is there already.
     """
     wanted = {number: elements for number, band in enumerate(bands, 1) if (elements := _sidecar_elements(number, band))}
@@ -150,7 +150,7 @@ def _sidecar_elements(number: int, band: BandInfo) -> list[ElementTree.Element]:
     found = []
     if beyond_double(band.nodata):
         found.append(_element("NoDataValue", str(band.nodata)))
-    if number == 1 and band.colors is not None and not tiff_holds_colors(number, band):  # of others GDAL reads none
+    if number == 1 and band.colors is not None and tiff_colors(number, band) is None:  # of others GDAL reads none
         found.append(_element("ColorInterp", "Palette"))
         found.append(_element("ColorTable"))
         for color in band.colors:
@@ -169,9 +169,9 @@ def _element(name: str, text: str | None = None) -> ElementTree.Element:
     return element
 
 
-def tiff_holds_colors(number: int, band: BandInfo) -> bool:
-    """Whether a TIFF has a place for the colour table of its band `number`: of the first one, in 8 or 16 bits."""
-    return number == 1 and band.dtype in ("uint8", "uint16")
+def tiff_colors(number: int, band: BandInfo) -> tuple[tuple[int, ...], ...] | None:
+    """The colour table of band `number` if a TIFF has a place for it: of the first one, in 8 or 16 bits."""
+    return band.colors if number == 1 and band.dtype in ("uint8", "uint16") else None
 
 
 def beyond_double(nodata: Number | None) -> bool:

@@ -21,10 +21,10 @@ from rasterio.dtypes import in_dtype_range
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from ._sink import claimed, part_of, take_place
+from ._sink import claimed, part_of, sync_file, take_place
 from .errors import DestinationError, DestinationExistsError, UsageError
 from .georef import BandInfo, Georef, Number
-from .georef_rasterio import apply, beyond_double, quiet_open, sidecar_xml, tiff_holds_colors
+from .georef_rasterio import apply, beyond_double, quiet_open, sidecar_xml, tiff_colors
 from .types import PixelBox, Shape2d
 
 __all__ = ["GeotiffWriter", "create_geotiff"]
@@ -157,11 +157,7 @@ def _profile(bands: Sequence[BandInfo], options: Mapping[str, str]) -> dict[str,
         "compress": "deflate",
         # Band groups arrive one after the other; pixel interleaving would rewrite every block once per group.
         "interleave": "pixel" if len(bands) <= 4 else "band",
-        "photometric": "RGB"
-        if rgb
-        else "PALETTE"
-        if bands[0].colors is not None and tiff_holds_colors(1, bands[0])
-        else "MINISBLACK",
+        "photometric": "RGB" if rgb else "MINISBLACK" if tiff_colors(1, bands[0]) is None else "PALETTE",
     }
     profile |= {key.lower(): value for key, value in options.items()}
     if "num_threads" in profile:
@@ -220,15 +216,10 @@ def _publish(part: Path, path: Path) -> None:
         # A side-car file of the replaced raster would be taken for one of the new.
         path.with_name(path.name + suffix).unlink(missing_ok=True)
         if (sidecar := part.with_name(part.name + suffix)).exists():
-            _sync(sidecar)
+            sync_file(sidecar)
             os.replace(sidecar, path.with_name(path.name + suffix))
-    _sync(part)
+    sync_file(part)
     take_place(part, path)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def _remove(part: Path) -> None:
