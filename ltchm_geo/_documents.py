@@ -1,7 +1,8 @@
 """The Zarr metadata of a scene: its ``zarr.json`` documents and, in a folder, the CF coordinates beside its pixels.
 
-The documents are made by zarr itself, in memory, so that they are what zarr expects; the writer then stores their
-bytes.
+Those of a folder are made by zarr itself, in memory, so that they are what zarr expects; the writer then stores their
+bytes. A single file has the root's alone, from which the others follow: nobody but zarr needs them, and in a small
+scene they would take a tenth of all bytes.
 """
 
 from __future__ import annotations
@@ -57,32 +58,33 @@ def axis_attributes(georef: Georef) -> dict[str, dict[str, str]]:
     return {axis: {"standard_name": name, "axis": axis.upper()} for axis, name in names.items()}
 
 
-def make_documents(meta: SceneMeta, decorated: bool) -> dict[str, bytes]:
+def make_documents(meta: SceneMeta, folder: bool) -> dict[str, bytes]:
     """Every key of the scene that is not a shard or the manifest, root first.
 
     Parameters
     ----------
     meta : SceneMeta
-    decorated : bool
-        Whether to add what only readers need that know CF or Zarr conventions but not this library: ``spatial_ref``,
-        ``x``, ``y`` and attributes. It follows from `meta` and takes more bytes than it.
+    folder : bool
+        Whether other programs are to read it as a Zarr store: with metadata of every array, and for those that know CF
+        or Zarr conventions ``spatial_ref``, ``x``, ``y`` and attributes. All of it follows from `meta`.
     """
+    if not folder:
+        return {"zarr.json": dumps({"attributes": {"ltchm": meta.to_dict()}, "zarr_format": 3, "node_type": "group"})}
     import zarr
     from zarr.core.buffer import Buffer
 
     stored: dict[str, Buffer] = {}
     store = zarr.storage.MemoryStore(stored)
-    conventions = _multiscales(meta) if decorated and meta.overviews else {}
+    conventions = _multiscales(meta) if meta.overviews else {}
     root = zarr.create_group(store, zarr_format=3, attributes={"ltchm": meta.to_dict(), **conventions})
     for pyramid in meta.pyramid:
-        level = root.create_group(str(pyramid), attributes={"Conventions": "CF-1.11"} if decorated else {})
+        level = root.create_group(str(pyramid), attributes={"Conventions": "CF-1.11"})
         shape = meta.pyramid_shape(pyramid)
-        if decorated:
-            _add_georeferencing(level, meta, pyramid)
+        _add_georeferencing(level, meta, pyramid)
         for group in meta.groups:
-            _add_group(level, meta, shape, group, _group_attributes(meta, group) if decorated else {})
+            _add_group(level, meta, shape, group, _group_attributes(meta, group))
         for plane in meta.planes:
-            _add_plane(level, meta, shape, plane, {"grid_mapping": _REFERENCE} if decorated else {})
+            _add_plane(level, meta, shape, plane, {"grid_mapping": _REFERENCE})
     # zarr indents its JSON: in a small scene that alone would outweigh the pixels.
     documents = {
         key: dumps(loads(value.to_bytes())) if key.endswith("zarr.json") else value.to_bytes()

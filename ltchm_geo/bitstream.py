@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -17,14 +18,16 @@ from numpy.typing import DTypeLike, NDArray
 
 from ._inflate import inflate
 from .errors import CorruptTileError, UnsupportedVersionError
+from .types import Shape2d
 
 __all__ = ["FORMAT_VERSION", "MAX_LEVEL", "TileMode", "TilePayload", "decode_lossless", "encode_lossless"]
 
-FORMAT_VERSION = 1  # of a tile; the scene around it has its own
+FORMAT_VERSION = 2  # of a tile; the scene around it has its own
 MAX_LEVEL = 112
 
-_HAS_MASK, _HAS_OUTLIERS = 1, 2
-_HEADER = 4
+_HAS_MASK, _HAS_OUTLIERS, _HAS_EXTENT = 1, 2, 4
+_HEADER, _EXTENT = 4, 2  # bytes
+_EXTENT_VERSION = 2
 _MAX_VARINT = 5  # 35 bits: more than any section the container's limits let through
 
 
@@ -39,16 +42,17 @@ class TileMode(IntEnum):
     CORRECTED = (
         5  # body: length of an entropy stream of latents, that stream, and what `corrections` adds to its pixels
     )
+    COMPONENTS = 6  # body: per pass of the group's transform, length and entropy stream of its latents
 
     @property
     def version(self) -> int:
-        """The format version in which the mode came to be; a tile says that of its mode."""
-        return 1 if self in (TileMode.PREDICTED, TileMode.CORRECTED) else 0
+        """The format version in which the mode came to be."""
+        return {TileMode.PREDICTED: 1, TileMode.CORRECTED: 1, TileMode.COMPONENTS: 2}.get(self, 0)
 
     @property
     def networked(self) -> bool:
         """Whether decoding takes the network."""
-        return self in (TileMode.LATENT, TileMode.CORRECTED)
+        return self in (TileMode.LATENT, TileMode.CORRECTED, TileMode.COMPONENTS)
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,12 @@ class TilePayload:
     ----------
     mode : TileMode
     level : int
-        Quality level 0..112 of a LATENT or CORRECTED tile; 0 in every other mode.
+        Quality level 0..112 of a tile that takes the network; 0 in every other mode.
     mask, outliers : bytes or None
         Sections of `masks.encode_mask` and `radiometry.encode_outliers`; None when absent.
     body : bytes
+    extent : Shape2d or None
+        Rows and columns of latents that are coded, where the tile reaches beyond the scene by whole latents.
     """
 
     mode: TileMode
@@ -70,6 +76,7 @@ class TilePayload:
     mask: bytes | None = None
     outliers: bytes | None = None
     body: bytes = b""
+    extent: Shape2d | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.level <= MAX_LEVEL:
@@ -80,6 +87,16 @@ class TilePayload:
             raise CorruptTileError(f"an EMPTY tile has a body of {len(self.body)} bytes")
         if self.mode == TileMode.CORRECTED:
             _stream_and_rest(self.body)
+        if self.extent is not None:
+            if self.mode not in (TileMode.LATENT, TileMode.COMPONENTS):
+                raise CorruptTileError(f"a {self.mode.name} tile has no extent")
+            if not all(1 <= count <= 256 for count in self.extent):
+                raise CorruptTileError(f"an extent of {tuple(self.extent)} latents")
+
+    @property
+    def version(self) -> int:
+        """The format version in which a tile of this form came to be."""
+        return self.mode.version if self.extent is None else _EXTENT_VERSION
 
     @property
     def size(self) -> int:
@@ -96,6 +113,27 @@ class TilePayload:
         """What follows the entropy stream of a CORRECTED tile."""
         return _stream_and_rest(self.body)[1]
 
+    def streams(self, passes: int) -> list[bytes]:
+        """The entropy streams of a COMPONENTS tile, one for each pass; an empty one where a pass holds nothing.
+
+        Raises
+        ------
+        CorruptTileError
+            If there are not so many.
+        """
+        found, rest = [], self.body
+        for _ in range(passes):
+            stream, rest = _stream_and_rest(rest)
+            found.append(stream)
+        if rest:
+            raise CorruptTileError(f"a tile of {passes} passes has {len(rest)} bytes after the last")
+        return found
+
+    @staticmethod
+    def components_body(streams: Sequence[bytes]) -> bytes:
+        """Body of a COMPONENTS tile: inverse of `streams`."""
+        return b"".join(_varint(len(stream)) + stream for stream in streams)
+
     @staticmethod
     def corrected_body(stream: bytes, correction: bytes) -> bytes:
         """Body of a CORRECTED tile."""
@@ -105,7 +143,8 @@ class TilePayload:
         """The payload as bytes; `unpack` gives an equal payload back."""
         sections = [s for s in (self.mask, self.outliers) if s is not None]
         flags = _HAS_MASK * (self.mask is not None) | _HAS_OUTLIERS * (self.outliers is not None)
-        header = bytes([self.mode.version, self.mode, flags, self.level])
+        flags |= _HAS_EXTENT * (self.extent is not None)
+        header = bytes([self.version, self.mode, flags, self.level, *(count - 1 for count in self.extent or ())])
         return b"".join([header, *(_varint(len(s)) for s in sections), *sections, self.body])
 
     @staticmethod
@@ -133,12 +172,18 @@ class TilePayload:
             )
         if mode not in TileMode.__members__.values():
             raise CorruptTileError(f"unknown tile mode {mode}")
-        if version != TileMode(mode).version:
-            raise CorruptTileError(f"a tile of mode {mode} must be in format {TileMode(mode).version}, not {version}")
-        if flags & ~(_HAS_MASK | _HAS_OUTLIERS):
+        if flags & ~(_HAS_MASK | _HAS_OUTLIERS | _HAS_EXTENT):
             raise CorruptTileError(f"reserved flag bits are set: {flags:#04x}")
+        expected = _EXTENT_VERSION if flags & _HAS_EXTENT else TileMode(mode).version
+        if version != expected:
+            raise CorruptTileError(f"a tile of mode {mode} must be in format {expected}, not {version}")
         present = [bit for bit in (_HAS_MASK, _HAS_OUTLIERS) if flags & bit]
-        at, lengths = _HEADER, []
+        at, lengths, extent = _HEADER, [], None
+        if flags & _HAS_EXTENT:
+            at += _EXTENT
+            if len(data) < at:
+                raise CorruptTileError("tile payload ends inside its extent")
+            extent = Shape2d(*(count + 1 for count in data[_HEADER:at]))
         for _ in present:
             length, at = _read_varint(data, at)
             lengths.append(length)
@@ -148,7 +193,8 @@ class TilePayload:
         for bit, length in zip(present, lengths, strict=True):
             sections[bit] = bytes(data[at : at + length])
             at += length
-        return cls(TileMode(mode), level, sections.get(_HAS_MASK), sections.get(_HAS_OUTLIERS), bytes(data[at:]))
+        found = (sections.get(_HAS_MASK), sections.get(_HAS_OUTLIERS), bytes(data[at:]))
+        return cls(TileMode(mode), level, *found, extent)
 
 
 def _varint(value: int) -> bytes:

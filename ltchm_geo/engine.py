@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn import functional as F
 
 from . import cancellation, cpu
 from .device import pick_device, single_precision
@@ -28,9 +29,9 @@ from .nn.hyperprior import HyperAnalysis
 from .nn.inference import Precision, prepare
 from .nn.transforms import Analysis, Synthesis, fold_quality, trim
 from .seams import Part, alike, in_order
-from .tiles import MARGIN
+from .tiles import LATENT, MARGIN
 from .timing import StageClock
-from .types import Sides
+from .types import Shape2d, Sides
 from .weights import LoadedWeights, load
 
 __all__ = ["PRECISION_VARIABLE", "Engine", "default_precision", "load_engine", "load_transforms"]
@@ -107,6 +108,7 @@ class Engine:
         clock: StageClock | None = None,
         *,
         sides: Sequence[Sides] | None = None,
+        extents: Sequence[Shape2d] | None = None,
     ) -> list[bytes]:
         """Code tiles.
 
@@ -119,19 +121,25 @@ class Engine:
         sides : sequence of Sides, optional
             Per tile, the sides where it has a neighbour: g_a sees the 16 pixels of `x` beyond them. Whatever `x` holds
             beyond the other sides is not looked at.
+        extents : sequence of Shape2d, optional
+            Per tile, how many rows and columns of latents are coded: what `x` holds below and to the right of them is
+            not looked at. Default: all, T/16.
 
         Returns
         -------
         One entropy stream per tile.
         """
         clock = clock or StageClock()
+        y, z = self.analyse(x, level, clock, sides=sides, extents=extents)
 
-        def code(part: tuple[torch.Tensor, torch.Tensor]) -> list[bytes]:
-            return self.coder.encode(*part, level, threads=self._coder_threads, clock=clock)
+        def code(part: tuple[Shape2d | None, list[int]]) -> list[bytes]:
+            extent, members = part
+            chosen = (y[members], z[members])
+            return self.coder.encode(*chosen, level, threads=self._coder_threads, clock=clock, extent=extent)
 
-        y, z = self.analyse(x, level, clock, sides=sides)
-        size = self._exact_batch(len(y))
-        return list(chain(*self._map(code, list(zip(y.split(size), z.split(size), strict=True)))))
+        parts = self._exact_parts(len(y), extents)
+        coded = dict(zip(chain(*(members for _, members in parts)), chain(*self._map(code, parts)), strict=True))
+        return [coded[number] for number in range(len(y))]
 
     def analyse(
         self,
@@ -140,8 +148,12 @@ class Engine:
         clock: StageClock | None = None,
         *,
         sides: Sequence[Sides] | None = None,
+        extents: Sequence[Shape2d] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents y (B, M, T/16, T/16) and z (B, N, T/64, T/64), int32 on the device, of tiles as `encode` takes."""
+        """Latents y (B, M, T/16, T/16) and z (B, N, T/64, T/64), int32 on the device, of tiles as `encode` takes.
+
+        Those of y beyond a tile's extent are zero.
+        """
         clock = clock or StageClock()
         (g_a, quality), (h_a, _) = self._at("g_a", level), self._at("h_a", level)
 
@@ -149,29 +161,46 @@ class Engine:
             with clock("network"):
                 pixels = part.tiles.to(self.device).contiguous(memory_format=torch.channels_last)
                 y = trim(g_a(pixels, quality.expand(len(pixels))).float(), part.sides)
+                y = F.pad(y, (0, side - y.shape[3], 0, side - y.shape[2]))
                 latents = _integers(y), _integers(h_a(y, quality.expand(len(y))))
                 if self.device.type == "cuda":  # or the clock would count the wait in the stage that follows
                     torch.cuda.synchronize(self.device)
                 return latents
 
-        parts = alike(torch.from_numpy(x), sides, self.batch, MARGIN)
+        side = (x.shape[-1] - (2 * MARGIN if sides is not None else 0)) // LATENT
+        parts = alike(torch.from_numpy(x), sides, self.batch, MARGIN, _beyond(extents, side, LATENT))
         y, z = zip(*self._map(transform, parts), strict=True)
         return in_order(y, parts), in_order(z, parts)
 
     def decode_latents(
-        self, streams: Sequence[bytes], level: int, tile: int, clock: StageClock | None = None
+        self,
+        streams: Sequence[bytes],
+        level: int,
+        tile: int,
+        clock: StageClock | None = None,
+        *,
+        extents: Sequence[Shape2d] | None = None,
     ) -> tuple[torch.Tensor, NDArray[np.bool_]]:
-        """Latents y (B, M, T/16, T/16) int32 and, per tile, whether its stream was intact (y means nothing if not)."""
+        """Latents y (B, M, T/16, T/16) int32 and, per tile, whether its stream was intact (y means nothing if not).
+
+        Those beyond a tile's extent are zero.
+        """
         clock = clock or StageClock()
-        shape = (tile // 16, tile // 16)
+        shape = (tile // LATENT, tile // LATENT)
 
-        def decode(part: Sequence[bytes]) -> tuple[torch.Tensor, torch.Tensor, NDArray[np.bool_]]:
-            return self.coder.decode(part, level, shape, threads=self._coder_threads, clock=clock)
+        def decode(part: tuple[Shape2d | None, list[int]]) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+            extent, members = part
+            chosen = [streams[number] for number in members]
+            y, _, intact = self.coder.decode(
+                chosen, level, shape, threads=self._coder_threads, clock=clock, extent=extent
+            )
+            return y, intact
 
-        size = self._exact_batch(len(streams))
-        parts = self._map(decode, [streams[i : i + size] for i in range(0, len(streams), size)])
-        ys, _, intact = zip(*parts, strict=True)
-        return torch.cat(ys), np.concatenate(intact)
+        parts = self._exact_parts(len(streams), extents)
+        ys, found = zip(*self._map(decode, parts), strict=True)
+        members = list(chain(*(numbers for _, numbers in parts)))
+        order = np.argsort(members)
+        return torch.cat(ys)[torch.from_numpy(order)], np.concatenate(found)[order]
 
     def synthesise(
         self,
@@ -180,12 +209,15 @@ class Engine:
         clock: StageClock | None = None,
         *,
         sides: Sequence[Sides] | None = None,
+        extents: Sequence[Shape2d] | None = None,
         precision: Precision | None = None,
     ) -> NDArray[np.float32]:
         """Pixels (B, 3, T, T) float32 in the model's range from latents y (B, M, T/16, T/16).
 
         With `sides`, y is (B, M, T/16 + 2, T/16 + 2): on the sides where a tile has a neighbour, g_s sees the row or
-        column that is more; on the others it is not looked at. `precision` overrides the engine's.
+        column that is more; on the others it is not looked at. With `extents`, nor is what lies below and to the right
+        of so many rows and columns, where a tile has no neighbour; pixels there repeat the last. `precision` overrides
+        the engine's.
         """
         clock = clock or StageClock()
         g_s, quality = self._at("g_s", level, precision)
@@ -194,9 +226,12 @@ class Engine:
         def restore(part: Part) -> torch.Tensor:
             with clock("network"), exactly():
                 latents = part.tiles.to(self.device).float().contiguous(memory_format=torch.channels_last)
-                return g_s(latents, quality.expand(len(latents)), part.sides).float().cpu()
+                pixels = g_s(latents, quality.expand(len(latents)), part.sides).float().cpu()
+                missing = (0, LATENT * side - pixels.shape[3], 0, LATENT * side - pixels.shape[2])
+                return F.pad(pixels, missing, mode="replicate") if any(missing) else pixels
 
-        parts = alike(y, sides, self.batch, 1)
+        side = y.shape[-1] - (2 if sides is not None else 0)
+        parts = alike(y, sides, self.batch, 1, _beyond(extents, side, 1))
         found: NDArray[np.float32] = in_order(self._map(restore, parts), parts).numpy()
         return found
 
@@ -218,10 +253,14 @@ class Engine:
             return [work(part) for part in parts]
         return list(cpu.pool(self.threads).map(work, parts))
 
-    def _exact_batch(self, tiles: int) -> int:
+    def _exact_parts(self, tiles: int, extents: Sequence[Shape2d] | None) -> list[tuple[Shape2d | None, list[int]]]:
         """Tiles whose latents are coded together: they share the steps of the wavefront, but only one core."""
         cores = self.threads if self.device.type == "cpu" else 1
-        return min(_MAX_EXACT_BATCH, max(_MIN_EXACT_BATCH, -(-tiles // cores)))
+        size = min(_MAX_EXACT_BATCH, max(_MIN_EXACT_BATCH, -(-tiles // cores)))
+        kinds: dict[Shape2d | None, list[int]] = {}
+        for number in range(tiles):
+            kinds.setdefault(None if extents is None else extents[number], []).append(number)
+        return [(kind, same[i : i + size]) for kind, same in kinds.items() for i in range(0, len(same), size)]
 
     def _at(self, name: str, level: int, precision: Precision | None = None) -> tuple[Any, torch.Tensor]:
         """A transform with its quality scales folded in, and the quality position (1,)."""
@@ -266,6 +305,15 @@ def default_precision(device: torch.device) -> Precision:
     if wanted != "auto":
         return cast(Precision, wanted)
     return "bfloat16" if device.type == "cpu" and cpu.has_bfloat16() else "float32"
+
+
+def _beyond(extents: Sequence[Shape2d] | None, side: int, unit: int) -> list[Shape2d] | None:
+    """Rows and columns beyond each extent, of maps with `unit` pixels for each of `side` latents."""
+    return (
+        None
+        if extents is None
+        else [Shape2d(unit * (side - rows), unit * (side - columns)) for rows, columns in extents]
+    )
 
 
 def _integers(latents: torch.Tensor) -> torch.Tensor:

@@ -115,6 +115,7 @@ def estimate_raster(
     model: str | None = None,
     device: str = "auto",
     tile_size: int = DEFAULT_TILE,
+    decorrelate: bool = True,
     window: tuple[int, int, int, int] | None = None,
     bounds: Bounds | None = None,
     images: str | os.PathLike[str] | None = None,
@@ -128,7 +129,7 @@ def estimate_raster(
 
     Parameters
     ----------
-    src, quality, lambda_, lossless, max_error, model, device, tile_size
+    src, quality, lambda_, lossless, max_error, model, device, tile_size, decorrelate
         As in `compress_raster`.
     window : (row, column, height, width), optional
         What to restore, at most 2048 pixels a side. Default: 512 x 512 pixels in the middle.
@@ -154,6 +155,7 @@ def estimate_raster(
         model=model,
         device=device,
         tile_size=tile_size,
+        decorrelate=decorrelate,
     )
     return estimate_scene(
         src, settings, window=window, bounds=bounds, images=images, samples=samples, progress=progress
@@ -185,7 +187,17 @@ def estimate_scene(
         engine, level = choose_engine(source, grid, settings, promised, clock)
         seen, sampled = grid.covering(box), spread(grid.shape, samples)
         looked_at = [grid.tile_box(tile) for tile in dict.fromkeys([*sampled, *seen])]
-        meta = describe_scene(source, engine, level, tile_size, grid.shard, clock, boxes=looked_at, guarantee=promised)
+        meta = describe_scene(
+            source,
+            engine,
+            level,
+            tile_size,
+            grid.shard,
+            clock,
+            boxes=looked_at,
+            guarantee=promised,
+            decorrelate=settings.decorrelate,
+        )
         # As a single file has it by default.
         meta = replace(meta, halo=int(promised is None and grid.shape != (1, 1)))
         coder, ticker = _TileCoder(source, meta, engine), Ticker(len(sampled) + len(seen), progress)

@@ -56,7 +56,7 @@ def encode_exact(pixels: Pixels, known: Mask) -> Coded:
 
     Parameters
     ----------
-    pixels : (bands, h, w) array of unsigned or signed integers or floats, up to 64 bits, at most 3 bands
+    pixels : (bands, h, w) array of unsigned or signed integers or floats, up to 64 bits
         Floats are coded by their bits: NaN payloads and negative zero survive.
     known : (bands, h, w) bool
         Pixels to keep.

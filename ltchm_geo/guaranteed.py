@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bitstream import TileMode, TilePayload
+from .components import to_bands, to_channels
 from .corrections import base_pixels, encode_correction
 from .exact_pixels import encode_bounded, same_bits
 from .masks import encode_mask
-from .radiometry import encode_outliers, find_outliers
-from .tile_coding import GroupCoding, to_bands
+from .radiometry import encode_outliers
+from .tile_coding import GroupCoding
 from .tile_encoder import exact_payload, model_input, without_network
+from .tiles import CutTile
 from .timing import StageClock
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ Tile = tuple[Pixels, Mask]
 
 
 def encode_guaranteed(
-    tiles: Sequence[Tile], coding: GroupCoding, engine: Engine | None, level: int, clock: StageClock
+    tiles: Sequence[CutTile], coding: GroupCoding, engine: Engine | None, level: int, clock: StageClock
 ) -> list[bytes]:
     """Code tiles within `coding.max_error`.
 
@@ -44,7 +46,7 @@ def encode_guaranteed(
     """
     bounds = coding.max_error or (0.0,) * coding.bands
     with clock("tiles"):
-        kept = [(pixels, valid if any(bounds) else _not_fill(pixels, coding)) for pixels, valid in tiles]
+        kept = [(pixels, valid if any(bounds) else _not_fill(pixels, coding)) for pixels, valid, *_ in tiles]
         payloads = [
             without_network(pixels, known) or _predicted(pixels, known, bounds, coding) for pixels, known in kept
         ]
@@ -89,7 +91,8 @@ def _corrected(
     if not tiles:
         return []
     with clock("tiles"):
-        inputs = [model_input(p, k, find_outliers(p, k, coding.mapping), coding) for p, k in tiles]
+        # What lies beyond the scene repeats its edge here, as the pixels to be corrected do.
+        inputs = [to_channels(model_input(CutTile(*tile), coding)) for tile in tiles]
     streams = engine.encode(np.stack(inputs), level, clock)
     y, _ = engine.decode_latents(streams, level, inputs[0].shape[-1], clock)
     values = engine.synthesise(y, level, clock, precision="float32")

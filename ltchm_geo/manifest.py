@@ -14,7 +14,7 @@ from ._json import dumps, is_sha256, loads, require_keys
 from ._recognise import MANIFEST_KEY
 from ._store import KEY
 from .errors import ContainerError, CorruptContainerError, IncompleteContainerError
-from .scene_meta import FORMAT_VERSION, check_version
+from .scene_meta import check_version
 
 __all__ = ["MANIFEST_KEY", "MAX_JSON", "MAX_MANIFEST", "MAX_PREVIEW", "PREVIEW_KEY", "Manifest", "Record"]
 
@@ -23,6 +23,7 @@ MAX_JSON = 1 << 24
 MAX_MANIFEST = 1 << 26
 MAX_PREVIEW = 1 << 20
 MAX_FILES = 1_000_000
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Manifest:
         """
         try:
             found = loads(data)
-            check_version(found, "manifest")
+            check_version(found, "manifest", known=FORMAT_VERSION)
             found = require_keys(found, {"format", "complete", "shards", "files"}, what="manifest")
             if found["complete"] is not True:
                 raise IncompleteContainerError("the scene was not finished: compress it again")

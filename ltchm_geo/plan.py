@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .components import ComponentTransform, Moments
 from .container import BandGroup, SceneMeta
 from .errors import CorruptContainerError, UnsupportedRasterError
 from .georef import BandInfo, Georef, Number
 from .guarantee import Guarantee
 from .masks import representable, valid_pixels
-from .radiometry import UINT8_MAPPING, band_groups
+from .radiometry import UINT8_MAPPING, BandMapping, band_groups, find_outliers, mixed_groups, to_model
 from .raster import Source
+from .sampling import spread
 from .survey import Survey
 from .tiles import TileGrid
 from .timing import StageClock
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["DOCUMENT_BYTES", "describe_scene"]
 
 #: Bytes of descriptions, manifest and directory of a small scene: docs/decisions/0005-small-scenes.md
-DOCUMENT_BYTES = 3000
+DOCUMENT_BYTES = 1600
+_SAMPLES = 24  # tiles that tell how bands go together
 
 
 def describe_scene(
@@ -41,11 +44,13 @@ def describe_scene(
     *,
     boxes: Sequence[PixelBox] | None = None,
     guarantee: Guarantee | None = None,
+    decorrelate: bool = True,
 ) -> SceneMeta:
     """Everything about the scene but its pixels.
 
     Where mapping or fill depend on them, looks at all pixels first, or at those of `boxes` for a guess. Without an
-    engine nothing is mapped, and holes are filled with a value that is at hand.
+    engine nothing is mapped, and holes are filled with a value that is at hand. With `decorrelate`, bands
+    that are not much alike, or more than three, are coded as components, unless the scene bounds its errors.
 
     Raises
     ------
@@ -54,10 +59,9 @@ def describe_scene(
     """
     _refuse_unreadable(source)
     nodata = _usable_nodata(source)
-    survey = None
+    survey, grid = None, TileGrid(source.shape, tile_size, shard_tiles)
     if engine is not None and _needs_survey(source, nodata):
         with clock("survey"):
-            grid = TileGrid(source.shape, tile_size, shard_tiles)
             survey = _survey(source, boxes or [grid.shard_box(shard) for shard in grid.shard_indices])
 
     def fill(band: int) -> Number | None:
@@ -65,14 +69,18 @@ def describe_scene(
             return nodata
         return survey.statistics(band).fill if survey is not None else _hole(source, guarantee)
 
+    def mapping(band: int) -> BandMapping:
+        return survey.mapping(band) if survey is not None else UINT8_MAPPING
+
+    transforms: dict[tuple[int, ...], ComponentTransform] = {}
+    colours = [band.colorinterp for band in source.bands]
+    if decorrelate and engine is not None and guarantee is None and (mixed := mixed_groups(colours)):
+        with clock("survey"):
+            seen = [grid.tile_box(tile) for tile in spread(grid.shape, _SAMPLES)]
+            transforms = _transforms(source, {bands: tuple(map(mapping, bands)) for bands in mixed}, seen)
     groups = tuple(
-        BandGroup(
-            name=f"g{number}",
-            bands=bands,
-            mapping=tuple(survey.mapping(b) if survey is not None else UINT8_MAPPING for b in bands),
-            fill=tuple(fill(b) for b in bands),
-        )
-        for number, bands in enumerate(band_groups([band.colorinterp for band in source.bands]))
+        BandGroup(f"g{number}", bands, tuple(map(mapping, bands)), tuple(map(fill, bands)), transforms.get(bands))
+        for number, bands in enumerate(transforms or band_groups(colours))
     )
     return SceneMeta(
         shape=source.shape,
@@ -119,6 +127,24 @@ def _usable_nodata(source: Source) -> Number | None:
     """The bands' nodata value (one for all), unless no pixel of their type can hold it."""
     nodata = next(band.nodata for number, band in enumerate(source.bands) if number != source.alpha)
     return nodata if nodata is not None and representable(nodata, source.dtype) else None
+
+
+def _transforms(
+    source: Source, mappings: dict[tuple[int, ...], tuple[BandMapping, ...]], boxes: Sequence[PixelBox]
+) -> dict[tuple[int, ...], ComponentTransform]:
+    """What suits each group of bands, by the pixels of the boxes; nothing if some have none that is whole."""
+    found = {bands: Moments(len(bands)) for bands in mappings}
+    for box in boxes:
+        mask = source.read_mask(box)
+        for bands, mapping in mappings.items():
+            pixels = source.read(box, bands)
+            valid = valid_pixels(pixels, [source.bands[band].nodata for band in bands], mask)
+            whole = (valid & ~find_outliers(pixels, valid, mapping)).all(axis=0)
+            found[bands].add(to_model(pixels, mapping)[:, whole])
+    transforms = {
+        bands: transform for bands, moments in found.items() if (transform := moments.transform()) is not None
+    }
+    return transforms if len(transforms) == len(mappings) else {}
 
 
 def _survey(source: Source, boxes: Sequence[PixelBox]) -> Survey:

@@ -34,7 +34,7 @@ def encode_planes(planes: Integers, known: Mask, extent: Shape2d | None = None) 
 
     Parameters
     ----------
-    planes : (bands, h, w) int64, at most 3 bands
+    planes : (bands, h, w) int64
     known : (bands, h, w) bool
         Samples to keep; what others hold is not stored and comes back as anything.
     extent : Shape2d, optional

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ._inflate import inflate
+from .components import MAX_COMPONENTS
 from .errors import CorruptContainerError, CorruptTileError
 from .georef import Number, alpha_band
 from .masks import representable
@@ -28,6 +29,7 @@ __all__ = [
     "encode_outliers",
     "find_outliers",
     "from_model",
+    "mixed_groups",
     "outlier_mask",
     "representable_range",
     "to_model",
@@ -222,6 +224,16 @@ def band_groups(colorinterp: Sequence[str]) -> list[tuple[int, ...]]:
         groups.append(tuple(colorinterp.index(name) for name in ("red", "green", "blue")))
         rest = [number for number in rest if number not in groups[0]]
     return groups + [tuple(rest[start : start + 3]) for start in range(0, len(rest), 3)]
+
+
+def mixed_groups(colorinterp: Sequence[str]) -> list[tuple[int, ...]]:
+    """Which bands are coded as components of each other: all but alpha, in file order, in parts of at most 16.
+
+    Nothing for a single band.
+    """
+    bands = [number for number in range(len(colorinterp)) if number != alpha_band(colorinterp)]
+    parts = -(-len(bands) // MAX_COMPONENTS)
+    return [tuple(part.tolist()) for part in np.array_split(bands, parts)] if len(bands) > 1 else []
 
 
 def _pixel_range(mapping: BandMapping, dtype: np.dtype[Any]) -> tuple[float, float]:

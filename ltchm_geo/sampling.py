@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from .masks import valid_pixels
 from .scene_meta import BandGroup, SceneMeta
 from .source import Source
-from .tiles import MARGIN, cut_tile
+from .tiles import MARGIN, CutTile, cut_tile
 from .types import Shape2d, TileIndex
 
 __all__ = ["read_tiles", "spread"]
@@ -30,10 +26,8 @@ def spread(shape: Shape2d, count: int) -> list[TileIndex]:
     return sorted(found)
 
 
-def read_tiles(
-    source: Source, meta: SceneMeta, group: BandGroup, tiles: Sequence[TileIndex]
-) -> list[tuple[NDArray[Any], NDArray[np.bool_]]]:
-    """Pixels of a band group, and which of them are valid, of whole tiles, as `tile_encoder.encode_tiles` takes them.
+def read_tiles(source: Source, meta: SceneMeta, group: BandGroup, tiles: Sequence[TileIndex]) -> list[CutTile]:
+    """Whole tiles of a band group, as `tile_encoder.encode_tiles` takes them.
 
     Where the scene has a halo, with margins.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +39,9 @@ def group_coding(meta: SceneMeta, group: BandGroup) -> GroupCoding:
     """How the tiles of a group are coded."""
     promised = meta.guarantee
     bounds = None if promised is None else tuple(promised.max_error[band] for band in group.bands)
-    return GroupCoding(np.dtype(meta.dtype), group.mapping, group.fill, meta.nodata(group), meta.halo, bounds)
+    return GroupCoding(
+        np.dtype(meta.dtype), group.mapping, group.fill, meta.nodata(group), meta.halo, bounds, group.transform
+    )
 
 
 class SceneDecoder:
@@ -148,9 +150,11 @@ class SceneDecoder:
 
         grid = self.reader.grids[pyramid]
         ring = [tile for tile in dict.fromkeys(chain.from_iterable(map(grid.around, sound))) if tile not in sound]
-        known = self._latents.get(pyramid, group.name, [*sound, *ring])
+        passes = range(1 if group.transform is None else len(group.transform.passes))
+        known = self._latents.get(pyramid, group.name, product(passes, [*sound, *ring]))
+        unknown = [tile for tile in ring if any((number, tile) not in known for number in passes)]
         with self._clock("read"):
-            found = {tile: self._payload(group.name, tile, pyramid) for tile in ring if tile not in known}
+            found = {tile: self._payload(group.name, tile, pyramid) for tile in unknown}
         payloads = sound | {tile: data for tile, data in found.items() if isinstance(data, bytes)}
         surroundings = Surroundings(grid, list(payloads), len(sound), known)
         decoded = decode_tiles(

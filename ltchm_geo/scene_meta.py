@@ -16,6 +16,7 @@ import numpy as np
 from ._json import is_sha256, is_whole, require_integer, require_keys, require_list
 from .band_group import BandGroup
 from .bitstream import MAX_LEVEL
+from .components import MAX_COMPONENTS
 from .errors import CorruptContainerError, UnsupportedVersionError, UsageError
 from .georef import BandInfo, Georef, Number
 from .guarantee import Guarantee
@@ -25,7 +26,7 @@ from .types import EXACT_DTYPES, MAX_PIXELS, MAX_SIDE, PIXEL_DTYPES, Shape2d, Ti
 
 __all__ = ["FORMAT_VERSION", "BandGroup", "Overview", "SceneMeta", "array_path", "check_version"]
 
-FORMAT_VERSION = 2  # of scene description and manifest; tiles and codec configuration have their own
+FORMAT_VERSION = 3  # of the scene description; manifest, tiles and codec configuration have their own
 MAX_TILE = 1024
 MAX_SHARD = 64
 MAX_SHARDS = 400_000  # keeps the manifest below its own limit
@@ -215,6 +216,8 @@ class SceneMeta:
             }
             if found.get("guarantee") is not None:
                 parsed["guarantee"] = Guarantee.from_dict(found["guarantee"])
+            if version < FORMAT_VERSION and any(group.transform for group in parsed["groups"]):
+                raise ValueError(f"format {version} knows no transforms")
             return cls(**{**found, **parsed})
         except ValueError as error:
             raise CorruptContainerError(f"scene description is damaged: {error}") from error
@@ -279,8 +282,11 @@ def _check_bands(meta: SceneMeta) -> None:
     for number, group in enumerate(meta.groups):
         if group.name != f"g{number}":
             raise UsageError(f"group {number} is named {group.name!r}, not 'g{number}'")
-        if not 1 <= len(group.bands) == len(group.mapping) == len(group.fill) <= GROUP_BANDS:
-            raise UsageError(f"{group.name} must have 1..{GROUP_BANDS} bands, each with a mapping and a fill value")
+        most = GROUP_BANDS if group.transform is None else MAX_COMPONENTS
+        if not 1 <= len(group.bands) == len(group.mapping) == len(group.fill) <= most:
+            raise UsageError(f"{group.name} must have 1..{most} bands, each with a mapping and a fill value")
+        if group.transform is not None and (len(group.transform.centre) != len(group.bands) or meta.guarantee):
+            raise UsageError(f"{group.name} has a transform of other bands, or one in a scene that bounds its errors")
 
 
 def _check_weights(meta: SceneMeta) -> None:

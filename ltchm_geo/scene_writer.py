@@ -65,7 +65,7 @@ class ContainerWriter:
         resume: str | None = None,
     ):
         self.meta, self.grid = meta, meta.grid
-        documents = make_documents(meta, decorated=is_folder(locate(destination)))
+        documents = make_documents(meta, folder=is_folder(locate(destination)))
         if largest := next((key for key, data in documents.items() if len(data) > MAX_JSON), None):
             raise UsageError(f"{largest} would take over {MAX_JSON} bytes: the source's tags or RPCs are too large")
         self._records: dict[str, Record] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from .nn.transforms import trim
 from .tiles import TileGrid
-from .types import Sides, TileIndex
+from .types import Shape2d, Sides, TileIndex
 
 __all__ = ["LatentCache", "Part", "Surroundings", "alike", "alone", "in_order", "with_neighbours"]
 
 _CACHE_BYTES = 64 << 20
+
+Spot = tuple[int, TileIndex]  # a pass through the network, and a tile
 
 #: Rows (or columns) of a tile's margin of one, of the neighbour that they come from, and of the tile itself.
 _MARGIN = {-1: slice(0, 1), 0: slice(1, -1), 1: slice(-1, None)}
@@ -70,21 +72,33 @@ def alone(count: int) -> NDArray[np.intp]:
 
 
 class Part(NamedTuple):
-    """Tiles that pass the network together: they have neighbours on the same sides."""
+    """Tiles that pass the network together: they have neighbours on the same sides, and are of one size."""
 
     members: list[int]
     tiles: torch.Tensor
     sides: Sides
 
 
-def alike(tiles: torch.Tensor, sides: Sequence[Sides] | None, batch: int, margin: int) -> list[Part]:
-    """Cut tiles (B, C, H, W) into parts of at most `batch`, without the `margin` on sides that have no neighbour."""
-    kinds: dict[Sides, list[int]] = {}
-    for number, kind in enumerate(sides if sides is not None else [Sides()] * len(tiles)):
-        kinds.setdefault(kind, []).append(number)
+def alike(
+    tiles: torch.Tensor,
+    sides: Sequence[Sides] | None,
+    batch: int,
+    margin: int,
+    beyond: Sequence[Shape2d] | None = None,
+) -> list[Part]:
+    """Cut tiles (B, C, H, W) into parts of at most `batch`.
+
+    Parts are without the `margin` on sides that have no neighbour, and without the rows below and the columns to the
+    right that `beyond` tells for each tile: they lie beyond the scene.
+    """
+    kinds: dict[tuple[Sides, Shape2d], list[int]] = {}
+    every = sides if sides is not None else [Sides()] * len(tiles)
+    for number, key in enumerate(zip(every, beyond or [Shape2d(0, 0)] * len(tiles), strict=True)):
+        kinds.setdefault(key, []).append(number)
     found = []
-    for kind, members in kinds.items():
-        outside = Sides(*(margin * (1 - side) for side in kind)) if sides is not None else Sides()
+    for (kind, (rows, columns)), members in kinds.items():
+        top, bottom, left, right = (margin * (1 - side) for side in kind) if sides is not None else Sides()
+        outside = Sides(top, bottom + rows, left, right + columns)
         for first in range(0, len(members), batch):
             some = members[first : first + batch]
             found.append(Part(some, trim(tiles[some], outside), kind))
@@ -103,30 +117,30 @@ def in_order(results: Sequence[torch.Tensor], parts: Sequence[Part]) -> torch.Te
 class LatentCache:
     """Latents of tiles at the rim of what was decoded, as their neighbours will be asked for next. Thread-safe.
 
-    Keys are (pyramid level, array, tile); values the tile's quality level and latents (M, h, w).
+    Keys are (pyramid level, array, pass and tile); values the pass's quality level and latents (M, h, w).
     """
 
     def __init__(self, limit: int = _CACHE_BYTES):
         self._limit, self._bytes, self._lock = limit, 0, threading.Lock()
-        self._kept: OrderedDict[tuple[int, str, TileIndex], tuple[int, torch.Tensor]] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, str, Spot], tuple[int, torch.Tensor]] = OrderedDict()
 
-    def get(self, pyramid: int, array: str, tiles: Sequence[TileIndex]) -> dict[TileIndex, tuple[int, torch.Tensor]]:
-        """Those of `tiles` that are there."""
+    def get(self, pyramid: int, array: str, spots: Iterable[Spot]) -> dict[Spot, tuple[int, torch.Tensor]]:
+        """Those of `spots` that are there."""
         found = {}
         with self._lock:
-            for tile in tiles:
-                if (key := (pyramid, array, tile)) in self._kept:
+            for spot in spots:
+                if (key := (pyramid, array, spot)) in self._kept:
                     self._kept.move_to_end(key)
-                    found[tile] = self._kept[key]
+                    found[spot] = self._kept[key]
         return found
 
-    def put(self, pyramid: int, array: str, latents: Mapping[TileIndex, tuple[int, torch.Tensor]]) -> None:
+    def put(self, pyramid: int, array: str, latents: Mapping[Spot, tuple[int, torch.Tensor]]) -> None:
         """Keep these, and forget what was not asked for longest."""
-        for tile, (level, y) in latents.items():
+        for spot, (level, y) in latents.items():
             small = y.to(torch.int16)
             kept = small if bool((small == y).all()) else y.clone()  # a view would keep its whole batch in memory
             with self._lock:
-                if (key := (pyramid, array, tile)) in self._kept:
+                if (key := (pyramid, array, spot)) in self._kept:
                     continue
                 self._kept[key] = (level, kept)
                 self._bytes += kept.nbytes
@@ -145,29 +159,29 @@ class Surroundings:
         Of each payload. Those after the first `wanted` are neighbours whose pixels nobody wants.
     wanted : int
     known : dict
-        Level and latents (M, h, w) of tiles that need not be decoded; those that are decoded are added.
+        By pass and tile, level and latents (M, h, w) that need not be decoded; those that are decoded are added.
     """
 
     grid: TileGrid
     places: Sequence[TileIndex]
     wanted: int
-    known: dict[TileIndex, tuple[int, torch.Tensor]]
+    known: dict[Spot, tuple[int, torch.Tensor]]
 
-    def rows(self, places: Sequence[TileIndex], level: int) -> tuple[torch.Tensor, NDArray[np.intp]]:
-        """`y` and `rows` for `with_neighbours` of the tiles at `places`, which are all known and of this level."""
+    def rows(self, places: Sequence[TileIndex], number: int, level: int) -> tuple[torch.Tensor, NDArray[np.intp]]:
+        """`y` and `rows` for `with_neighbours` of a pass of the tiles at `places`, all known and of this level."""
         numbers: dict[TileIndex, int] = {}
         rows = np.full((len(places), 3, 3), -1, np.intp)
         for row, place in zip(rows, places, strict=True):
             for tile in (place, *self.grid.around(place)):
-                if self.known.get(tile, (None, None))[0] == level:
+                if self.known.get((number, tile), (None, None))[0] == level:
                     row[tile.iy - place.iy + 1, tile.ix - place.ix + 1] = numbers.setdefault(tile, len(numbers))
-        return torch.stack([self.known[tile][1].int() for tile in numbers]), rows
+        return torch.stack([self.known[number, tile][1].int() for tile in numbers]), rows
 
-    def rim(self) -> dict[TileIndex, tuple[int, torch.Tensor]]:
+    def rim(self) -> dict[Spot, tuple[int, torch.Tensor]]:
         """What is known of the tiles that have neighbours among those not wanted here, or are such themselves."""
         inside = set(self.places[: self.wanted])
         return {
-            tile: found
-            for tile, found in self.known.items()
+            (number, tile): found
+            for (number, tile), found in self.known.items()
             if tile not in inside or not inside.issuperset(self.grid.around(tile))
         }

@@ -77,6 +77,7 @@ class CompressSettings:
     overview_quality: int | None = None
     preview: bool | None = None
     seamless: bool | None = None
+    decorrelate: bool = True
     workers: int | None = None
 
     def __post_init__(self) -> None:

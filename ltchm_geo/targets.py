@@ -133,7 +133,9 @@ def _sampled(source: Source, settings: CompressSettings, target: _Target) -> lis
     grid = TileGrid(source.shape, tile, automatic_shard(source.shape, tile))
     tiles = spread(grid.shape, _SAMPLES)
     boxes = [grid.tile_box(index) for index in tiles]
-    meta = describe_scene(source, engine, 0, tile, grid.shard, StageClock(), boxes=boxes)
+    meta = describe_scene(
+        source, engine, 0, tile, grid.shard, StageClock(), boxes=boxes, decorrelate=settings.decorrelate
+    )
     scale = math.prod(grid.shape) / len(tiles)
     curve = []
     for level in _CURVE:
@@ -153,10 +155,11 @@ def _code(
         size += sum(map(len, payloads))
         if decode:
             stats = [ErrorStats() for _ in group.bands]
-            for (pixels, valid), restored in zip(cut, decode_tiles(payloads, coding, engine, meta.tile), strict=True):
+            for tile, restored in zip(cut, decode_tiles(payloads, coding, engine, meta.tile), strict=True):
                 if isinstance(restored, CorruptTileError):
                     raise restored
-                for one, *planes in zip(stats, pixels, restored, valid, strict=True):
-                    one.add(*planes)
+                rows, columns = tile.scene or restored.shape[1:]  # what lies beyond is nobody's
+                for one, *planes in zip(stats, tile.pixels, restored, tile.valid, strict=True):
+                    one.add(*(plane[:rows, :columns] for plane in planes))
             quality += [one.psnr(known_peak(meta.dtype)) for one in stats]
     return size, mean_psnr(quality)

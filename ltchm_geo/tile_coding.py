@@ -8,17 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .components import ComponentTransform
 from .georef import Number
 from .masks import representable
 from .radiometry import BandMapping
 
-__all__ = ["GroupCoding", "Mask", "Pixels", "to_bands", "to_channels"]
+__all__ = ["GroupCoding", "Mask", "Pixels"]
 
 Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
-
-#: Which band of a group feeds each of the network's three channels.
-_CHANNELS = {1: (0, 0, 0), 2: (0, 1, 1), 3: (0, 1, 2)}
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,8 @@ class GroupCoding:
         1 where the network sees one latent of a tile's neighbours, else 0.
     max_error : tuple of float, or None
         Per band, the largest error a pixel may have, 0 for none; None where errors have no bound.
+    transform : ComponentTransform or None
+        What the network is given instead of the bands; never where errors have a bound.
     """
 
     dtype: np.dtype[Any]
@@ -47,24 +47,14 @@ class GroupCoding:
     nodata: tuple[Number | None, ...]
     halo: int = 0
     max_error: tuple[float, ...] | None = None
+    transform: ComponentTransform | None = None
 
     @property
     def bands(self) -> int:
-        """Bands of the group, 1 to 3."""
+        """Bands of the group."""
         return len(self.mapping)
 
     @property
     def holes(self) -> tuple[Number | None, ...]:
         """Per band, `fill` if a pixel can hold it: a nodata value of -9999 marks no pixel of a uint8 band."""
         return tuple(None if v is None or not representable(v, self.dtype) else v for v in self.fill)
-
-
-def to_channels(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The network's three channels (3, T, T) from a group's bands (1 to 3, T, T)."""
-    return values[list(_CHANNELS[len(values)])]
-
-
-def to_bands(values: NDArray[np.float32], bands: int) -> NDArray[np.float32]:
-    """Three channels back to the group's bands; channels that carried the same band are averaged."""
-    channels = np.array(_CHANNELS[bands])
-    return np.stack([values[channels == band].mean(axis=0) for band in range(bands)])

@@ -1,27 +1,28 @@
-"""Payloads to tiles: entropy decoder + network -> data units -> outliers -> holes.
+"""Payloads to tiles: entropy decoder + network -> bands -> data units -> outliers -> holes.
 
-Joins bitstream, engine, radiometry and masks; its counterpart is `tile_encoder`.
+Joins bitstream, engine, components, radiometry and masks; its counterpart is `tile_encoder`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .bitstream import TileMode, TilePayload, decode_lossless
+from .components import ComponentTransform, to_bands
 from .corrections import add_correction, base_pixels
 from .errors import CorruptContainerError, CorruptTileError, DesynchronisedError
 from .exact_pixels import decode_pixels
 from .masks import decode_mask, valid_pixels
 from .radiometry import BandMapping, decode_outliers, from_model, outlier_mask
-from .tile_coding import GroupCoding, Mask, Pixels, to_bands
-from .tiles import TILE_MULTIPLE
+from .tile_coding import GroupCoding, Mask, Pixels
+from .tiles import LATENT, TILE_MULTIPLE
 from .timing import StageClock
-from .types import EXACT_DTYPES, Sides
+from .types import EXACT_DTYPES, Shape2d, Sides, TileIndex
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +43,13 @@ class _Decoder(Protocol):
     def tile_multiple(self) -> int: ...
 
     def decode_latents(
-        self, streams: Sequence[bytes], level: int, tile: int, clock: StageClock | None = None
+        self,
+        streams: Sequence[bytes],
+        level: int,
+        tile: int,
+        clock: StageClock | None = None,
+        *,
+        extents: Sequence[Shape2d] | None = None,
     ) -> tuple[torch.Tensor, Mask]: ...
 
     def synthesise(
@@ -52,6 +59,7 @@ class _Decoder(Protocol):
         clock: StageClock,
         *,
         sides: Sequence[Sides] | None = None,
+        extents: Sequence[Shape2d] | None = None,
         precision: Precision | None = None,
     ) -> NDArray[np.float32]: ...
 
@@ -86,38 +94,83 @@ def decode_tiles(
     """
     clock = clock or StageClock()
     with clock("tiles"):
-        results: list[Any] = [_or_error(_unpack, data, coding) for data in payloads]
-    alike: dict[tuple[TileMode, int], list[int]] = {}
+        results: list[Any] = [_or_error(_unpack, data, coding, tile) for data in payloads]
+        if surroundings is not None:
+            results = [
+                _or_error(_fitting, found, surroundings, place) if isinstance(found, TilePayload) else found
+                for found, place in zip(results, surroundings.places, strict=True)
+            ]
+    alike: dict[tuple[TileMode, int, int], dict[int, _Coded]] = {}
     for i, payload in enumerate(results):
         if isinstance(payload, TilePayload) and payload.mode.networked:
-            alike.setdefault((payload.mode, payload.level), []).append(i)
-    values: dict[int, _Values] = {}
-    for (mode, level), members in alike.items():
-        streams = {i: results[i].stream for i in members}
+            for number, (level, stream) in enumerate(_passes(payload, coding)):
+                if stream or payload.mode != TileMode.COMPONENTS:
+                    extent = payload.extent or Shape2d(tile // LATENT, tile // LATENT)
+                    alike.setdefault((payload.mode, number, level), {})[i] = _Coded(stream, extent)
+    values: dict[int, dict[int, _Values]] = {}
+    for (mode, number, level), streams in alike.items():
         if mode == TileMode.CORRECTED:
-            values |= _synthesise(streams, level, engine, tile, clock, 0, "float32")
+            found = _synthesise(streams, level, engine, tile, clock, 0, "float32")
         elif surroundings is not None:
-            values |= _synthesise_joined(streams, level, engine, tile, clock, surroundings)
+            found = _synthesise_joined(streams, number, level, engine, tile, clock, surroundings)
         else:
-            values |= _synthesise(streams, level, engine, tile, clock, coding.halo)
+            found = _synthesise(streams, level, engine, tile, clock, coding.halo)
+        for i, result in found.items():
+            values.setdefault(i, {})[number] = result
     if surroundings is not None:
         results = results[: surroundings.wanted]
     with clock("tiles"):
         for i, payload in enumerate(results):
             if isinstance(payload, TilePayload):
-                results[i] = _or_error(_restore, payload, values.get(i), coding, tile)
+                results[i] = _or_error(_restore, payload, values.get(i, {}), coding, tile)
     return results
 
 
-def _unpack(data: bytes, coding: GroupCoding) -> TilePayload:
-    payload = TilePayload.unpack(data)
-    if payload.mode == TileMode.LATENT and coding.max_error is not None:
-        raise CorruptTileError("the scene bounds its errors, and a LATENT tile has no bound")
+def _passes(payload: TilePayload, coding: GroupCoding) -> list[tuple[int, bytes]]:
+    """Level and entropy stream of each pass through the network."""
+    if payload.mode != TileMode.COMPONENTS or coding.transform is None:
+        return [(payload.level, payload.stream)]
+    streams = payload.streams(len(coding.transform.passes))
+    return [(coding.transform.level(number, payload.level), stream) for number, stream in enumerate(streams)]
+
+
+def _unpack(data: bytes, coding: GroupCoding, tile: int) -> TilePayload:
+    payload, whole = TilePayload.unpack(data), Shape2d(tile // LATENT, tile // LATENT)
+    if payload.extent is not None and (payload.extent == whole or max(payload.extent) > tile // LATENT):
+        raise CorruptTileError(f"an extent of {tuple(payload.extent)} latents is not for a tile of {tuple(whole)}")
+    if payload.mode in (TileMode.LATENT, TileMode.COMPONENTS) and coding.max_error is not None:
+        raise CorruptTileError(f"the scene bounds its errors, and a {payload.mode.name} tile has no bound")
+    if coding.transform is not None and payload.mode in (TileMode.LATENT, TileMode.CORRECTED):
+        raise CorruptTileError(f"the bands have a transform, and a {payload.mode.name} tile knows none")
+    if payload.mode == TileMode.COMPONENTS:
+        if coding.transform is None:
+            raise CorruptTileError("a COMPONENTS tile among bands without a transform")
+        payload.streams(len(coding.transform.passes))
     return payload
 
 
+def _fitting(payload: TilePayload, surroundings: Surroundings, place: TileIndex) -> TilePayload:
+    """The payload, unless it holds fewer or more latents than its place in the scene has."""
+    if payload.mode in (TileMode.LATENT, TileMode.COMPONENTS):
+        grid = surroundings.grid
+        box = grid.tile_box(place)
+        expected = Shape2d(-(-box.height // LATENT), -(-box.width // LATENT))
+        if payload.extent not in (None, expected):
+            raise CorruptTileError(
+                f"an extent of {tuple(payload.extent)} latents where the scene has {tuple(expected)}"
+            )
+    return payload
+
+
+class _Coded(NamedTuple):
+    """What a pass of a tile is decoded from."""
+
+    stream: bytes
+    extent: Shape2d
+
+
 def _synthesise(
-    streams: Mapping[int, bytes],
+    streams: Mapping[int, _Coded],
     level: int,
     engine: _Decoder | None,
     tile: int,
@@ -128,19 +181,23 @@ def _synthesise(
     """The network's output for each stream, or what is wrong with it; each tile by itself."""
     if engine is None or tile % engine.tile_multiple:
         return dict.fromkeys(streams, _unusable(engine, tile))
-    y, intact = engine.decode_latents(list(streams.values()), level, tile, clock)
+    coded, extents = zip(*streams.values(), strict=True)
+    y, intact = engine.decode_latents(coded, level, tile, clock, extents=extents)
     if halo:
         from .seams import alone, with_neighbours
 
-        every = [Sides(1, 1, 1, 1)] * len(y)
-        pixels = engine.synthesise(with_neighbours(y, alone(len(y))), level, clock, sides=every)
+        # Where a tile ends with the scene, it has no neighbour.
+        sides = [Sides(1, int(LATENT * rows == tile), 1, int(LATENT * columns == tile)) for rows, columns in extents]
+        margined = with_neighbours(y, alone(len(y)))
+        pixels = engine.synthesise(margined, level, clock, sides=sides, extents=extents)
     else:
-        pixels = engine.synthesise(y, level, clock, precision=precision)
+        pixels = engine.synthesise(y, level, clock, precision=precision, extents=extents)
     return {i: p if ok else _desynchronised() for i, p, ok in zip(streams, pixels, intact, strict=True)}
 
 
 def _synthesise_joined(
-    streams: Mapping[int, bytes],
+    streams: Mapping[int, _Coded],
+    number: int,
     level: int,
     engine: _Decoder | None,
     tile: int,
@@ -154,14 +211,17 @@ def _synthesise_joined(
 
     places, known = surroundings.places, surroundings.known
     values: dict[int, _Values] = {}
-    if todo := [i for i in streams if places[i] not in known]:
-        y, intact = engine.decode_latents([streams[i] for i in todo], level, tile, clock)
-        known |= {places[i]: (level, latents) for i, latents, ok in zip(todo, y, intact, strict=True) if ok}
+    if todo := [i for i in streams if (number, places[i]) not in known]:
+        coded, extents = zip(*(streams[i] for i in todo), strict=True)
+        y, intact = engine.decode_latents(coded, level, tile, clock, extents=extents)
+        known |= {(number, places[i]): (level, latents) for i, latents, ok in zip(todo, y, intact, strict=True) if ok}
         values = {i: _desynchronised() for i, ok in zip(todo, intact, strict=True) if not ok}
     if wanted := [i for i in streams if i < surroundings.wanted and i not in values]:
         here = [places[i] for i in wanted]
         sides = [surroundings.grid.sides(place) for place in here]
-        pixels = engine.synthesise(with_neighbours(*surroundings.rows(here, level)), level, clock, sides=sides)
+        margined = with_neighbours(*surroundings.rows(here, number, level))
+        kept = [streams[i].extent for i in wanted]
+        pixels = engine.synthesise(margined, level, clock, sides=sides, extents=kept)
         values |= zip(wanted, pixels, strict=True)
     return values
 
@@ -184,22 +244,28 @@ def _or_error(function: Any, *arguments: Any) -> Any:
         return error
 
 
-def _restore(payload: TilePayload, values: _Values | None, coding: GroupCoding, tile: int) -> Pixels:
-    """Pixels of one tile from its payload and, where its mode takes it, the network's output."""
-    if isinstance(values, CorruptTileError):
-        raise values
+def _restore(payload: TilePayload, found: Mapping[int, _Values], coding: GroupCoding, tile: int) -> Pixels:
+    """Pixels of one tile from its payload and, where its mode takes it, the network's output by pass."""
+    outputs: dict[int, NDArray[np.float32]] = {}
+    for number, output in found.items():
+        if isinstance(output, CorruptTileError):
+            raise output
+        outputs[number] = output
     shape = (coding.bands, tile, tile)
     if payload.mode == TileMode.LOSSLESS:
         return decode_lossless(payload.body, shape, coding.dtype)
     valid = decode_mask(payload.mask, shape) if payload.mask is not None else None
     if payload.mode == TileMode.EMPTY:
         valid = np.zeros(shape, bool)
-    if payload.mode == TileMode.LATENT and values is not None:
-        pixels = from_model(to_bands(values, coding.bands), coding.mapping, coding.dtype, coding.nodata)
+    if payload.mode in (TileMode.LATENT, TileMode.COMPONENTS):
+        values = (
+            to_bands(outputs[0], coding.bands) if coding.transform is None else _mixed(outputs, coding.transform, tile)
+        )
+        pixels = from_model(values, coding.mapping, coding.dtype, coding.nodata)
     elif payload.mode == TileMode.PREDICTED:
         pixels = decode_pixels(payload.body, _predictable(payload, valid, shape, coding.dtype), coding.dtype)
-    elif payload.mode == TileMode.CORRECTED and values is not None:
-        base = base_pixels(to_bands(values, coding.bands), coding.mapping)
+    elif payload.mode == TileMode.CORRECTED:
+        base = base_pixels(to_bands(outputs[0], coding.bands), coding.mapping)
         known = _predictable(payload, valid, shape, coding.dtype)
         pixels = add_correction(payload.correction, base, known, coding.dtype, coding.nodata)
     else:
@@ -209,6 +275,12 @@ def _restore(payload: TilePayload, values: _Values | None, coding: GroupCoding, 
     if valid is not None:
         _fill_holes(pixels, valid, coding)
     return pixels
+
+
+def _mixed(outputs: Mapping[int, NDArray[np.float32]], transform: ComponentTransform, tile: int) -> NDArray[np.float32]:
+    """All bands from the network's output of each pass; what has no stream is grey."""
+    grey = np.full((3, tile, tile), 0.5, np.float32)
+    return transform.bands([to_bands(outputs.get(i, grey), count) for i, count in enumerate(transform.passes)])
 
 
 def _predictable(payload: TilePayload, valid: Mask | None, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Mask:
@@ -260,11 +332,11 @@ def tile_validity(data: bytes, coding: GroupCoding, tile: int, mask: Mask | None
     ------
     CorruptTileError
     """
-    payload, shape = _unpack(data, coding), (coding.bands, tile, tile)
+    payload, shape = _unpack(data, coding, tile), (coding.bands, tile, tile)
     if payload.mode == TileMode.EMPTY:
         return np.zeros(shape, bool)
     if not payload.mode.networked:  # holes may be among the pixels: NaN, or zeros, have more than one form
-        return valid_pixels(_restore(payload, None, coding, tile), coding.nodata, mask)
+        return valid_pixels(_restore(payload, {}, coding, tile), coding.nodata, mask)
     valid = decode_mask(payload.mask, shape) if payload.mask is not None else np.ones(shape, bool)
     return valid if mask is None else valid & mask
 
@@ -282,6 +354,7 @@ class _LatentsOnly:
         clock: StageClock,
         *,
         sides: Sequence[Sides] | None = None,
+        extents: Sequence[Shape2d] | None = None,
         precision: Precision | None = None,
     ) -> NDArray[np.float32]:
         side = 16 * y.shape[-1]
@@ -315,6 +388,8 @@ def decode_for_zarr(
         raise CorruptContainerError(f"tiles have no pixels of type {dtype}")
     mapping = tuple(BandMapping(*(float(decode_number(n) or 0.0) for n in m)) for m in configuration["mapping"])
     fill, nodata = (tuple(decode_number(n) for n in configuration[key]) for key in ("fill", "nodata"))
-    coding = GroupCoding(dtype, mapping, fill, nodata, configuration.get("halo", 0))
+    found = configuration.get("transform")
+    transform = None if found is None else ComponentTransform.from_dict(found)
+    coding = GroupCoding(dtype, mapping, fill, nodata, configuration.get("halo", 0), transform=transform)
     engine = load_engine(configuration["weights"]) if configuration["weights"] else None
     return decode_tiles(payloads, coding, engine, shape[-1])

@@ -1,6 +1,6 @@
-"""Tiles to payloads: validity -> outliers -> model range -> fill holes -> network + entropy coder -> payload.
+"""Tiles to payloads: outliers -> model range -> fill holes -> components -> network + entropy coder -> payload.
 
-Joins radiometry, masks, engine and bitstream; its counterpart is `tile_decoder`.
+Joins radiometry, masks, components, engine and bitstream; its counterpart is `tile_decoder`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bitstream import TileMode, TilePayload, encode_lossless
+from .components import to_channels
 from .errors import UsageError
 from .exact_pixels import encode_exact
 from .masks import encode_mask, fill_masked
+from .nn.config import level_to_lambda
 from .radiometry import encode_outliers, find_outliers, to_model
-from .tile_coding import GroupCoding, Mask, Pixels, to_channels
-from .tiles import MARGIN
+from .tile_coding import GroupCoding, Mask, Pixels
+from .tiles import LATENT, MARGIN, CutTile
 from .timing import StageClock
-from .types import Sides
+from .types import Shape2d, Sides
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -30,10 +32,11 @@ __all__ = ["encode_tiles", "exact_payload", "model_input", "without_network"]
 #: share of them, or few pixels that differ from their left neighbour.
 _FEW_PIXELS, _LARGE_SHARE, _FEW_CHANGES = 4096, 0.25, 0.02
 _RUNS = 0.25  # where fewer pixels differ from their left neighbour, runs may say a tile better than predictions
+_NOTHING = 0.002  # bits per pixel: where leaving a pass out costs no more than that in error, no stream is cheaper
 
 
 def encode_tiles(
-    tiles: Sequence[tuple[Pixels, Mask]],
+    tiles: Sequence[CutTile],
     coding: GroupCoding,
     engine: Engine | None,
     level: int,
@@ -45,9 +48,8 @@ def encode_tiles(
 
     Parameters
     ----------
-    tiles : sequence of (pixels, valid)
-        Each (bands, T, T): pixels in the scene's own type, and True where they hold data. With `sides`, 16 pixels more
-        on those sides.
+    tiles : sequence of CutTile
+        Each of T x T pixels; with `sides`, of 16 more on those sides.
     coding : GroupCoding
     engine : Engine or None
         May be None where `coding` bounds errors.
@@ -68,28 +70,76 @@ def encode_tiles(
     if engine is None:
         raise UsageError("pixels without a bound on their errors are coded by a network: load weights")
     with clock("tiles"):
-        around, tiles = tiles, tiles if sides is None else [_inner(*pair) for pair in zip(tiles, sides, strict=True)]
-        payloads: list[TilePayload | None] = [without_network(pixels, valid) for pixels, valid in tiles]
+        inner = [tile[:2] if sides is None else _inner(tile, sides[i]) for i, tile in enumerate(tiles)]
+        payloads: list[TilePayload | None] = [without_network(pixels, valid) for pixels, valid in inner]
         todo = [i for i, payload in enumerate(payloads) if payload is None]
-        outliers = {i: find_outliers(*tiles[i], coding.mapping) for i in todo}
-        if sides is None:
-            inputs = [model_input(*tiles[i], outliers[i], coding) for i in todo]
-        else:
-            inputs = [_margined_input(*around[i], sides[i], coding) for i in todo]
+        values = [model_input(tiles[i], coding) for i in todo]
+        extents = [_extent(tiles[i], Sides() if sides is None else sides[i]) for i in todo]
     where = None if sides is None else [sides[i] for i in todo]
-    streams = engine.encode(np.stack(inputs), level, clock, sides=where) if todo else []
+    mode, bodies = _bodies(values, coding, engine, level, clock, where, extents)
     with clock("tiles"):
-        for i, stream in zip(todo, streams, strict=True):
-            pixels, valid = tiles[i]
+        for i, body, extent in zip(todo, bodies, extents, strict=True):
+            pixels, valid = inner[i]
+            whole = Shape2d(*(side // LATENT for side in pixels.shape[1:]))
+            outliers = find_outliers(pixels, valid, coding.mapping)
             lossy = TilePayload(
-                TileMode.LATENT,
+                mode,
                 level,
                 mask=None if valid.all() else encode_mask(valid),
-                outliers=encode_outliers(pixels, outliers[i]) if outliers[i].any() else None,
-                body=stream,
+                outliers=encode_outliers(pixels, outliers) if outliers.any() else None,
+                body=body,
+                extent=None if extent == whole else extent,
             )
             payloads[i] = _smaller(lossy, pixels, valid)
     return [payload.pack() for payload in payloads if payload is not None]
+
+
+def _bodies(
+    values: Sequence[NDArray[np.float32]],
+    coding: GroupCoding,
+    engine: Engine,
+    level: int,
+    clock: StageClock,
+    sides: Sequence[Sides] | None,
+    extents: Sequence[Shape2d],
+) -> tuple[TileMode, list[bytes]]:
+    """Mode and body of tiles with these values (bands, h, w) in the model's range."""
+    transform = coding.transform
+    if transform is None:
+        return TileMode.LATENT, _streams(list(map(to_channels, values)), engine, level, clock, sides, extents)
+    with clock("tiles"):
+        tiles = [transform.planes(bands) for bands in values]
+    streams = [[b""] * len(transform.passes) for _ in tiles]
+    for number in range(len(transform.passes)):
+        lower = transform.level(number, level)
+        kept = [i for i, planes in enumerate(tiles) if _worth_coding(planes[number], lower)]
+        where = None if sides is None else [sides[i] for i in kept]
+        channels = [to_channels(tiles[i][number]) for i in kept]
+        coded = _streams(channels, engine, lower, clock, where, [extents[i] for i in kept])
+        for i, stream in zip(kept, coded, strict=True):
+            streams[i][number] = stream
+    return TileMode.COMPONENTS, list(map(TilePayload.components_body, streams))
+
+
+def _worth_coding(planes: NDArray[np.float32], level: int) -> bool:
+    """Whether planes differ from the mean of all tiles, which stands for them where they have no stream."""
+    return level_to_lambda(level) * float(np.square(planes - 0.5).mean()) > _NOTHING
+
+
+def _streams(
+    inputs: Sequence[NDArray[np.float32]],
+    engine: Engine,
+    level: int,
+    clock: StageClock,
+    sides: Sequence[Sides] | None,
+    extents: Sequence[Shape2d],
+) -> list[bytes]:
+    """The entropy streams of inputs (3, h, w)."""
+    if not inputs:
+        return []
+    if sides is not None:
+        inputs = [_margined(channels, side) for channels, side in zip(inputs, sides, strict=True)]
+    return engine.encode(np.stack(inputs), level, clock, sides=sides, extents=extents)
 
 
 def without_network(pixels: Pixels, valid: Mask) -> TilePayload | None:
@@ -112,28 +162,38 @@ def _bits(values: Pixels) -> Pixels:
     return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
 
 
-def model_input(pixels: Pixels, valid: Mask, outliers: Mask, coding: GroupCoding) -> NDArray[np.float32]:
-    """(3, T, T) float32 for the network; holes and outliers are filled from their surroundings."""
-    values = to_model(pixels, coding.mapping)
-    known = valid & ~outliers
-    if not known.all():
-        values = fill_masked(values, known)
-    return to_channels(values)
+def model_input(tile: CutTile, coding: GroupCoding) -> NDArray[np.float32]:
+    """(bands, h, w) float32 in the model's range.
+
+    Holes, outliers and what lies beyond the scene are filled from their surroundings. Smoothly: the last row and
+    column, repeated, would be stripes that take as many bits as pixels (docs/decisions/0016-beyond-the-edge.md).
+    """
+    pixels, valid, scene = tile
+    known = valid & ~find_outliers(pixels, valid, coding.mapping)
+    if scene is not None:
+        known[:, scene.y :] = known[:, :, scene.x :] = False
+    return fill_masked(to_model(pixels, coding.mapping), known)
 
 
-def _inner(tile: tuple[Pixels, Mask], sides: Sides) -> tuple[Pixels, Mask]:
+def _extent(tile: CutTile, sides: Sides) -> Shape2d:
+    """Rows and columns of the tile's latents that stand for pixels of the scene."""
+    top, bottom, left, right = sides.times(MARGIN)
+    rows, columns = tile.scene or tile.pixels.shape[1:]
+    return Shape2d(-(-(rows - top - bottom) // LATENT), -(-(columns - left - right) // LATENT))
+
+
+def _inner(tile: CutTile, sides: Sides) -> tuple[Pixels, Mask]:
     """A tile without the pixels of its neighbours."""
     top, bottom, left, right = sides.times(MARGIN)
-    pixels, valid = tile
+    pixels, valid, _ = tile
     inside = (slice(None), slice(top, pixels.shape[1] - bottom), slice(left, pixels.shape[2] - right))
     return pixels[inside], valid[inside]
 
 
-def _margined_input(pixels: Pixels, valid: Mask, sides: Sides, coding: GroupCoding) -> NDArray[np.float32]:
-    """(3, T + 32, T + 32) float32 for the network; zeros on the sides without a neighbour."""
-    values = model_input(pixels, valid, find_outliers(pixels, valid, coding.mapping), coding)
+def _margined(channels: NDArray[np.float32], sides: Sides) -> NDArray[np.float32]:
+    """(3, T + 32, T + 32) for the network; zeros on the sides without a neighbour."""
     top, bottom, left, right = (MARGIN * (1 - side) for side in sides)
-    return np.pad(values, ((0, 0), (top, bottom), (left, right)))
+    return np.pad(channels, ((0, 0), (top, bottom), (left, right)))
 
 
 def _smaller(lossy: TilePayload, pixels: Pixels, valid: Mask) -> TilePayload:

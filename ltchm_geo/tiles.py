@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,25 @@ from numpy.typing import NDArray
 from .errors import UsageError
 from .types import PixelBox, Shape2d, Sides, TileIndex
 
-__all__ = ["DEFAULT_SHARD", "DEFAULT_TILE", "MARGIN", "TileGrid", "automatic_shard", "cut_tile", "pad_tile", "pad_to"]
+__all__ = [
+    "DEFAULT_SHARD",
+    "DEFAULT_TILE",
+    "LATENT",
+    "MARGIN",
+    "CutTile",
+    "TileGrid",
+    "automatic_shard",
+    "cut_tile",
+    "pad_tile",
+    "pad_to",
+]
 
 DEFAULT_TILE = 256
 DEFAULT_SHARD = 8
 _MOST_AT_ONCE = 2048  # pixels a side of what is read at once
 TILE_MULTIPLE = 64  # the deepest latent of the network is 64 times smaller than the tile
-MARGIN = 16  # pixels of its neighbours that a tile is coded with: one latent
+LATENT = 16  # pixels a side that one latent stands for
+MARGIN = LATENT  # pixels of its neighbours that a tile is coded with
 
 
 @dataclass(frozen=True)
@@ -160,6 +172,22 @@ def automatic_shard(scene: Shape2d, tile: int) -> int:
     return min(DEFAULT_SHARD, max(TileGrid(scene, tile).shape))
 
 
+class CutTile(NamedTuple):
+    """A whole tile to be coded.
+
+    Attributes
+    ----------
+    pixels, valid : (bands, h, w)
+        In the scene's own type, and True where they hold data.
+    scene : Shape2d or None
+        Rows and columns of these that are the scene's; those beyond its edge repeat the last. All if None.
+    """
+
+    pixels: NDArray[Any]
+    valid: NDArray[np.bool_]
+    scene: Shape2d | None = None
+
+
 def cut_tile(
     tile: TileIndex,
     grid: TileGrid,
@@ -167,15 +195,17 @@ def cut_tile(
     outer: PixelBox,
     pixels: NDArray[Any],
     valid: NDArray[np.bool_],
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+) -> CutTile:
     """A tile of the pixels (and validity) of `outer`, whole, as `encode_tiles` takes it.
 
     With a halo, it has a margin on the sides where it has neighbours, which `outer` must have, too.
     """
     top, bottom, left, right = grid.sides(tile).times(MARGIN * halo)
     shape = Shape2d(grid.tile + top + bottom, grid.tile + left + right)
-    rows, columns = grid.with_margin(grid.tile_box(tile), MARGIN * halo).relative_to(outer).slices
-    return pad_to(pixels[:, rows, columns], shape), pad_to(valid[:, rows, columns], shape)
+    box = grid.with_margin(grid.tile_box(tile), MARGIN * halo)
+    rows, columns = box.relative_to(outer).slices
+    own = Shape2d(box.height, box.width)
+    return CutTile(pad_to(pixels[:, rows, columns], shape), pad_to(valid[:, rows, columns], shape), own)
 
 
 def pad_tile(pixels: NDArray[Any], tile: int) -> NDArray[Any]:

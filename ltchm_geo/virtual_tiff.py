@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -101,7 +102,8 @@ class VirtualTiff:
         image = next(image for image in self._images if image.pyramid == pyramid and not image.is_mask)
         planes = [plane for group in image.groups for plane in group]
         arrays = dict.fromkeys(planes[band].array for band in bands)
-        if image.grid.count(box) * len(arrays) * self._side**2 * 3 * self._dtype.itemsize <= self._cache.limit // 2:
+        size = sum(math.prod(self.meta.tile_shape(array)) for array in arrays) * self._dtype.itemsize
+        if image.grid.count(box) * size <= self._cache.limit // 2:
             keys = [TileKey(pyramid, array, tile) for tile in image.grid.covering(box) for array in arrays]
             self._cache.get(self._tiles, keys)
 

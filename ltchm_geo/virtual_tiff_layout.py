@@ -110,7 +110,7 @@ def interleave(meta: SceneMeta) -> str:
 
     Else "band", so that no band is decoded that nobody asked for.
     """
-    return "pixel" if len(meta.groups) == 1 and len(meta.bands) <= 4 else "band"
+    return "pixel" if len(meta.groups) == 1 else "band"
 
 
 def plan_images(meta: SceneMeta, template: Template) -> list[Image]:

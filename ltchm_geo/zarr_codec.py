@@ -21,6 +21,7 @@ from zarr.core.common import parse_named_configuration
 
 from ._json import decode_number, encode_number, is_sha256, require_integer, require_keys
 from ._microbatch import MicroBatcher
+from .components import ComponentTransform
 from .errors import CorruptContainerError, UsageError
 from .radiometry import BandMapping
 from .scene_meta import GROUP_BANDS, BandGroup, SceneMeta, check_version
@@ -40,6 +41,7 @@ _GATHER = 0.004  # seconds; tasks come within less, and a tile takes longer
 _Kind = tuple["LtchmCodec", tuple[int, ...], np.dtype[Any]]  # tiles that one call can decode
 
 _KEYS = {"format", "weights", "mapping", "fill", "nodata"}
+_SINCE = ({"halo"}, {"transform"})  # what versions 1 and 2 brought
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class LtchmCodec(ArrayBytesCodec):
     halo : int
         1 where the network sees the neighbours of a tile. Zarr shows this codec one tile at a time: they are then
         replaced by the tile's own rim, and tiles fit together less well than in `SceneDecoder`.
+    transform : ComponentTransform or None
+        What the network is given instead of the bands.
     """
 
     weights: str | None
@@ -66,6 +70,7 @@ class LtchmCodec(ArrayBytesCodec):
     fill: tuple[float | str | None, ...]
     nodata: tuple[float | str | None, ...]
     halo: int = 0
+    transform: ComponentTransform | None = None
 
     is_fixed_size = False
 
@@ -78,40 +83,46 @@ class LtchmCodec(ArrayBytesCodec):
             fill=tuple(map(encode_number, group.fill)),
             nodata=tuple(map(encode_number, meta.nodata(group))),
             halo=meta.halo,
+            transform=group.transform,
         )
 
     @classmethod
     def from_configuration(cls, found: Any) -> LtchmCodec:
         """Strict; raises `CorruptContainerError` or `UnsupportedVersionError`."""
-        version = check_version(found, f"codec {CODEC_NAME}", known=1)
+        version = check_version(found, f"codec {CODEC_NAME}", known=2)
         try:
-            found = require_keys(found, _KEYS | ({"halo"} if version else set()), what="configuration")
+            found = require_keys(found, _KEYS.union(*_SINCE[:version]), what="configuration")
             if (halo := require_integer(found.get("halo", 0), "halo")) not in (0, 1):
                 raise ValueError(f"halo {halo} is neither 0 nor 1")
             # By hash alone: a store must not choose which file is opened here.
             if found["weights"] is not None and not is_sha256(found["weights"]):
                 raise ValueError("weights are not named by a SHA-256")
             mapping = tuple(_numbers(numbers, "mapping", 4) for numbers in found["mapping"])
-            if not 1 <= len(mapping) <= GROUP_BANDS:
+            transform = ComponentTransform.from_dict(found["transform"]) if version > 1 else None
+            if transform is not None and len(mapping) != len(transform.centre):
+                raise ValueError(f"{len(mapping)} bands, and a transform of {len(transform.centre)}")
+            if transform is None and not 1 <= len(mapping) <= GROUP_BANDS:
                 raise ValueError(f"{len(mapping)} bands are outside 1..{GROUP_BANDS}")
             for numbers in mapping:
                 BandMapping(*map(float, numbers))  # type: ignore[arg-type]  # refuses what is no mapping, None included
             fill, nodata = (_numbers(found[key], key, len(mapping)) for key in ("fill", "nodata"))
         except (ValueError, TypeError, OverflowError) as error:
             raise CorruptContainerError(f"configuration of codec {CODEC_NAME} is damaged: {error}") from error
-        return cls(found["weights"], mapping, fill, nodata, halo)  # type: ignore[arg-type]
+        return cls(found["weights"], mapping, fill, nodata, halo, transform)  # type: ignore[arg-type]
 
     @property
     def configuration(self) -> dict[str, Any]:
         """As it is stored in ``zarr.json``."""
         mapping = [list(numbers) for numbers in self.mapping]
+        version = 2 if self.transform is not None else 1 if self.halo else 0
         return {
-            "format": 1 if self.halo else 0,
+            "format": version,
             "weights": self.weights,
             "mapping": mapping,
             "fill": list(self.fill),
             "nodata": list(self.nodata),
-            **({"halo": self.halo} if self.halo else {}),
+            **({"halo": self.halo} if version else {}),
+            **({} if self.transform is None else {"transform": self.transform.to_dict()}),
         }
 
     @classmethod

@@ -20,7 +20,7 @@ from rasters import CHIAPAS, TOKYO, smooth, write_tif
 import ltchm_geo
 from ltchm_geo import compress_raster, decompress_raster
 from ltchm_geo._store import member_method
-from ltchm_geo.bitstream import TileMode, TilePayload
+from ltchm_geo.bitstream import FORMAT_VERSION, TileMode, TilePayload
 from ltchm_geo.errors import (
     AlreadyCompressedError,
     ContainerError,
@@ -278,7 +278,7 @@ def test_cut_scene(tmp_path: Path) -> None:
 
 
 def test_a_tile_of_a_newer_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    newer = b"\2" + TilePayload(TileMode.EMPTY).pack()[1:]
+    newer = bytes([FORMAT_VERSION + 1]) + TilePayload(TileMode.EMPTY).pack()[1:]
     monkeypatch.setattr("decodable.BROKEN", newer)
     path = write_decodable(tmp_path / "a.ltchm", broken=("g1", TileIndex(0, 0)))
     for allow in (False, True):

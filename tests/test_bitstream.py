@@ -10,12 +10,16 @@ from hypothesis.extra import numpy as hnp
 
 from ltchm_geo.bitstream import MAX_LEVEL, TileMode, TilePayload, decode_lossless, encode_lossless
 from ltchm_geo.errors import CorruptTileError, UnsupportedVersionError
+from ltchm_geo.types import Shape2d
 
 sections = st.none() | st.binary(max_size=300)
+extents = st.none() | st.builds(Shape2d, st.integers(1, 256), st.integers(1, 256))
 payloads = st.one_of(
     st.builds(TilePayload, st.just(TileMode.EMPTY), mask=sections, outliers=sections),
     st.builds(TilePayload, st.just(TileMode.CONSTANT), mask=sections, outliers=sections, body=st.binary()),
-    st.builds(TilePayload, st.just(TileMode.LATENT), st.integers(0, MAX_LEVEL), sections, sections, st.binary()),
+    st.builds(
+        TilePayload, st.just(TileMode.LATENT), st.integers(0, MAX_LEVEL), sections, sections, st.binary(), extents
+    ),
     st.builds(TilePayload, st.just(TileMode.LOSSLESS), mask=sections, outliers=sections, body=st.binary()),
     st.builds(TilePayload, st.just(TileMode.PREDICTED), mask=sections, outliers=sections, body=st.binary()),
     st.builds(
@@ -25,6 +29,15 @@ payloads = st.one_of(
         sections,
         sections,
         st.builds(TilePayload.corrected_body, st.binary(), st.binary()),
+    ),
+    st.builds(
+        TilePayload,
+        st.just(TileMode.COMPONENTS),
+        st.integers(0, MAX_LEVEL),
+        sections,
+        sections,
+        st.builds(TilePayload.components_body, st.lists(st.binary(), max_size=6)),
+        extents,
     ),
 )
 DTYPES = ["uint8", "uint16", "int16", "float32", "float64"]
@@ -52,7 +65,12 @@ def test_garbage_is_refused_or_canonical(data):
         (TilePayload(TileMode.LATENT, 112, b"m", b"oo", b"body"), "0002037001026d6f6f626f6479"),
         (TilePayload(TileMode.LATENT, 5, None, b"", b"b"), "000202050062"),
         (TilePayload(TileMode.LOSSLESS, mask=b"x" * 200, body=b"z"), "00030100c801" + "78" * 200 + "7a"),
+        (TilePayload(TileMode.LATENT, 5, b"m", body=b"b", extent=Shape2d(2, 16)), "02020505010f016d62"),
         (TilePayload(TileMode.PREDICTED, body=b"z"), "010400007a"),
+        (
+            TilePayload(TileMode.COMPONENTS, 9, body=TilePayload.components_body([b"yy", b"", b"z"])),
+            "0206000902797900017a",
+        ),
         (TilePayload(TileMode.CORRECTED, 3, body=TilePayload.corrected_body(b"yy", b"z")), "010500030279797a"),
     ],
 )
@@ -71,7 +89,10 @@ def test_exact_bytes(payload, expected):
         ("01040001", "level"),
         ("01050000", "ends inside"),
         ("0105000002aa", "does not fit"),
-        ("00020400", "reserved"),
+        ("00020800", "reserved"),
+        ("0202040000", "extent"),
+        ("0002040000", "format 2"),
+        ("02000400ffff", "no extent"),
         ("00028000", "reserved"),
         ("00020071", "level"),
         ("00030001", "level"),
@@ -92,7 +113,7 @@ def test_malformed(data, message):
 
 def test_newer_version():
     with pytest.raises(UnsupportedVersionError, match="update"):
-        TilePayload.unpack(bytes([2, 0, 0, 0]))
+        TilePayload.unpack(bytes([3, 0, 0, 0]))
 
 
 @settings(max_examples=60)

@@ -16,6 +16,7 @@ import ltchm_geo
 from ltchm_geo.cli.main import main
 from ltchm_geo.errors import DestinationError, UsageError
 from ltchm_geo.estimate import AMPLIFICATION, _total, estimate_raster
+from ltchm_geo.plan import DOCUMENT_BYTES
 from ltchm_geo.sampling import spread
 from ltchm_geo.tiles import TileGrid
 from ltchm_geo.types import PixelBox, Shape2d
@@ -73,18 +74,18 @@ def test_the_sample_covers_the_scene() -> None:
 def test_the_margin_shrinks_with_the_sample() -> None:
     grid = TileGrid(Shape2d(2048, 2048))
     few, many = _total([900, 1100] * 3, grid), _total([900, 1100] * 25, grid)
-    assert few[1] == many[1] == 64 * 1000 + 3000
+    assert few[1] == many[1] == 64 * 1000 + DOCUMENT_BYTES
     assert few[2] - few[0] > 3 * (many[2] - many[0]) > 0
     low, _, high = _total([1000], grid)  # one tile says nothing about the spread
-    assert low == 3000
-    assert high == 3000 + 3 * 64_000
+    assert low == DOCUMENT_BYTES
+    assert high == DOCUMENT_BYTES + 3 * 64_000
 
 
 def test_large_scenes_have_overviews_and_a_preview() -> None:
     tiles = [1000] * 24
     small, large = _total(tiles, TileGrid(Shape2d(2048, 2048)))[1], _total(tiles, TileGrid(Shape2d(2304, 2304)))[1]
-    assert small == 64 * 1000 + 3000
-    assert 81_000 * 1.08 < large - 3000 - 60_000 < 81_000 * 1.13
+    assert small == 64 * 1000 + DOCUMENT_BYTES
+    assert 81_000 * 1.08 < large - DOCUMENT_BYTES - 60_000 < 81_000 * 1.13
 
 
 @pytest.mark.parametrize(

@@ -172,3 +172,14 @@ def test_latent_bound() -> None:
     seven, eight = example("11_latent_bound").bounds(rows, [7, 8])
     assert seven < 60
     assert eight == 120
+
+
+def test_components(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    source = DATA / "chiapas_l7_8band_i16_nodata.tif"
+    printed = run("12_components", source, "--qualities", "10,90", "--picture", picture)
+    rows = [line.split("|") for line in printed.splitlines() if line.startswith("| chiapas")]
+    assert [row[2].strip() for row in rows] == ["10", "90"]
+    assert "BD-rate of components against bands" in printed
+    with rasterio.open(picture) as dataset:
+        assert (dataset.count, dataset.height) == (3, 96)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rasters import DRONE, SAR, description, pixels_of
+from rasters import CHIAPAS, DRONE, SAR, description, pixels_of
 
 import ltchm_geo
 from ltchm_geo import decompress_raster
@@ -73,3 +73,26 @@ def test_bounded_errors_of_version_2(tmp_path: Path) -> None:
     found, expected = pixels_of(restored).astype(int), pixels_of(DRONE).astype(int)
     np.testing.assert_array_equal(found[3], expected[3])
     assert np.abs(found - expected)[:, expected[3] > 0].max() == 20
+
+
+def test_components_and_extents_of_version_3(tmp_path: Path) -> None:
+    path = VECTORS / "scene_v3" / "chiapas.ltchm"
+    assert ltchm_geo.verify(path, deep=True).ok
+    with ContainerReader(path) as reader:
+        payload = TilePayload.unpack(reader.tile_payload("g0", TileIndex(0, 0)))
+    assert (payload.mode, payload.extent) == (TileMode.COMPONENTS, (6, 7))
+    restored = decompress_raster(path, tmp_path / "a.tif").path
+    assert description(restored) == description(CHIAPAS)
+    expected = (31.019, 31.469, 30.744, 26.261, 26.956, 28.995, 29.592)
+    assert psnr_of(CHIAPAS, restored) == pytest.approx(expected, abs=0.01)
+
+
+def test_seamless_extents_of_version_3(tmp_path: Path) -> None:
+    path = VECTORS / "scene_v3" / "drone.ltchm"
+    assert ltchm_geo.verify(path, deep=True).ok
+    assert (ltchm_geo.info(path).meta.halo, modes(path)) == (1, [TileMode.LATENT] * 4)
+    with ContainerReader(path) as reader:
+        payloads = [TilePayload.unpack(reader.tile_payload("g0", TileIndex(*i))) for i in np.ndindex(2, 2)]
+    assert [payload.extent for payload in payloads] == [None, (8, 3), (5, 8), (5, 3)]
+    restored = decompress_raster(path, tmp_path / "a.tif").path
+    assert psnr_of(DRONE, restored) == pytest.approx((24.113, 23.732, 24.495), abs=0.01)

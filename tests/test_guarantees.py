@@ -29,6 +29,7 @@ from ltchm_geo.settings import CompressSettings
 from ltchm_geo.tile_coding import GroupCoding
 from ltchm_geo.tile_decoder import check_latents, decode_tiles
 from ltchm_geo.tile_encoder import encode_tiles
+from ltchm_geo.tiles import CutTile
 from ltchm_geo.types import EXACT_DTYPES
 
 
@@ -214,7 +215,7 @@ def test_latents_with_a_correction(monkeypatch: pytest.MonkeyPatch) -> None:
     """Taken where prediction alone is larger; then the bound holds, and a wrong stream is noticed."""
     pixels = smooth(3, 128, 128, "uint16", 100, 900)
     pixels[:, 100:] = 37
-    tile, engine = (pixels, np.ones(pixels.shape, bool)), load_engine(device="cpu")
+    tile, engine = CutTile(pixels, np.ones(pixels.shape, bool)), load_engine(device="cpu")
     monkeypatch.setattr(
         guaranteed, "_predicted", lambda *_: TilePayload(TileMode.PREDICTED, body=bytes(10 * pixels.nbytes))
     )

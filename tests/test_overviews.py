@@ -184,7 +184,7 @@ def test_the_network_sees_averages_of_the_source(
     for level, factor in enumerate(steps, start=1):
         means, valid = naive(means, valid, factor // before)
         before = factor
-        for (found, shard), [(tile, known)] in seen.items():
+        for (found, shard), [(tile, known, _)] in seen.items():
             if found == level:
                 part = np.s_[shard.iy * 128 : shard.iy * 128 + 128, shard.ix * 128 : shard.ix * 128 + 128]
                 height, width = means[part].shape

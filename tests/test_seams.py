@@ -254,12 +254,13 @@ def test_the_network_uses_what_it_is_given() -> None:
 
 def test_the_cache_forgets() -> None:
     cache, y = LatentCache(limit=1000), torch.ones(1, 10, 10, dtype=torch.int32)  # 200 bytes as int16
-    tiles = [TileIndex(0, ix) for ix in range(8)]
-    cache.put(0, "g0", {tile: (40, y * tile.ix) for tile in tiles})
+    tiles = [(0, TileIndex(0, ix)) for ix in range(8)]
+    cache.put(0, "g0", {spot: (40, y * spot[1].ix) for spot in tiles})
     found = cache.get(0, "g0", tiles)
     assert list(found) == tiles[3:]
     np.testing.assert_array_equal(found[tiles[5]][1], 5 * y)
     assert not cache.get(1, "g0", tiles)
+    assert not cache.get(0, "g0", [(1, tiles[5][1])])  # another pass through the network
     cache.put(0, "g0", {tiles[0]: (40, y * 100_000)})  # 400 bytes: it does not fit 16 bits
     assert int(cache.get(0, "g0", tiles)[tiles[0]][1][0, 0, 0]) == 100_000
     assert len(cache.get(0, "g0", tiles)) == 4

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,9 +17,10 @@ from ltchm_geo.engine import Engine, load_engine
 from ltchm_geo.errors import CorruptContainerError, CorruptTileError, DesynchronisedError, WeightsNotFoundError
 from ltchm_geo.masks import encode_mask
 from ltchm_geo.radiometry import UINT8_MAPPING, BandMapping
-from ltchm_geo.tile_coding import GroupCoding, to_bands, to_channels
+from ltchm_geo.tile_coding import GroupCoding
 from ltchm_geo.tile_decoder import check_latents, decode_for_zarr, decode_tiles, tile_validity
 from ltchm_geo.tile_encoder import encode_tiles
+from ltchm_geo.tiles import CutTile
 
 T = 128
 LEVEL = 56
@@ -54,7 +54,7 @@ def modes(payloads: Sequence[bytes]) -> list[TileMode]:
 
 
 def through(pixels: Pixels, valid: NDArray[np.bool_], how: GroupCoding, engine: Engine) -> tuple[TileMode, Pixels]:
-    (payload,) = encode_tiles([(pixels, valid)], how, engine, LEVEL)
+    (payload,) = encode_tiles([CutTile(pixels, valid)], how, engine, LEVEL)
     (decoded,) = decode_tiles([payload], how, engine, T)
     assert isinstance(decoded, np.ndarray)
     assert (decoded.shape, decoded.dtype) == (pixels.shape, pixels.dtype)
@@ -119,7 +119,8 @@ def test_exact_where_that_is_smaller(engine: Engine) -> None:
 
 def test_one_call_for_all_modes(engine: Engine) -> None:
     pixels, constant = picture(), np.full((3, T, T), 9, np.uint8)
-    tiles = [(pixels, everywhere(pixels)), (constant, everywhere(pixels)), (pixels, ~everywhere(pixels))]
+    whole = everywhere(pixels)
+    tiles = [CutTile(pixels, whole), CutTile(constant, whole), CutTile(pixels, ~whole)]
     payloads = encode_tiles(tiles, coding(fill=0), engine, LEVEL)
     assert modes(payloads) == [TileMode.LATENT, TileMode.CONSTANT, TileMode.EMPTY]
     assert encode_tiles(tiles[1:], coding(fill=0), engine, LEVEL) == payloads[1:]
@@ -149,12 +150,12 @@ def test_each_band_reaches_the_network(bands: int, engine: Engine, monkeypatch: 
     """With a network that changes nothing, bands come back as they were, in their places."""
     seen: list[Pixels] = []
 
-    def encode(x: Pixels, level: int, clock: object, sides: None) -> list[bytes]:
+    def encode(x: Pixels, level: int, clock: object, sides: None, extents: object) -> list[bytes]:
         seen.append(x)
         return [b"not smaller than exact" * 10] * len(x)
 
     monkeypatch.setattr(engine, "encode", encode)
-    monkeypatch.setattr(engine, "decode_latents", lambda streams, *_: (None, np.ones(len(streams), bool)))
+    monkeypatch.setattr(engine, "decode_latents", lambda streams, *_, **__: (None, np.ones(len(streams), bool)))
     monkeypatch.setattr(engine, "synthesise", lambda *_, **__: seen[-1])
     pixels = picture(bands, "int16", -3000, 9000)
     mapping = BandMapping.between(-3000.0, 9000.0)
@@ -206,7 +207,7 @@ def test_any_tile(data: st.DataObject, engine: Engine) -> None:
 
 def test_payloads_do_not_depend_on_the_batch(engine: Engine) -> None:
     how = coding(fill=0)
-    tiles = [(picture(seed=seed), everywhere(picture())) for seed in range(6)]
+    tiles = [CutTile(picture(seed=seed), everywhere(picture())) for seed in range(6)]
     together = encode_tiles(tiles, how, engine, LEVEL)
     assert together == [encode_tiles([tile], how, engine, LEVEL)[0] for tile in tiles]
     assert together[::-1] == encode_tiles(tiles[::-1], how, engine, LEVEL)
@@ -216,7 +217,7 @@ def test_payloads_do_not_depend_on_the_batch(engine: Engine) -> None:
 
 
 def test_levels_may_differ_from_tile_to_tile(engine: Engine) -> None:
-    tile, how = (picture(), everywhere(picture())), coding()
+    tile, how = CutTile(picture(), everywhere(picture())), coding()
     payloads = [encode_tiles([tile], how, engine, level)[0] for level in (0, 112, 0)]
     assert [TilePayload.unpack(p).level for p in payloads] == [0, 112, 0]
     decoded = decode_tiles(payloads, how, engine, T)
@@ -226,7 +227,7 @@ def test_levels_may_differ_from_tile_to_tile(engine: Engine) -> None:
 
 def test_damage_stays_in_its_tile(engine: Engine) -> None:
     how = coding(fill=0)
-    tiles = [(picture(seed=seed), everywhere(picture())) for seed in range(3)]
+    tiles = [CutTile(picture(seed=seed), everywhere(picture())) for seed in range(3)]
     payloads = encode_tiles(tiles, how, engine, LEVEL)
     sound = decode_tiles(payloads, how, engine, T)
     hurt = bytearray(payloads[1])
@@ -277,7 +278,7 @@ def test_tiles_the_network_cannot_code(tile: int, engine: Engine) -> None:
 
 
 def test_no_weights_named(engine: Engine) -> None:
-    latent = encode_tiles([(picture(), everywhere(picture()))], coding(), engine, LEVEL)[0]
+    latent = encode_tiles([CutTile(picture(), everywhere(picture()))], coding(), engine, LEVEL)[0]
     exact = TilePayload(TileMode.CONSTANT, body=b"\1\2\3").pack()
     first, second = decode_tiles([latent, exact], coding(), None, T)
     assert "names no weights" in str(first)
@@ -286,7 +287,7 @@ def test_no_weights_named(engine: Engine) -> None:
 
 def test_a_bound_leaves_nothing_to_the_network(engine: Engine) -> None:
     """A scene with a guarantee has no LATENT tiles: nothing holds their pixels to a bound."""
-    (payload,) = encode_tiles([(picture(), everywhere(picture()))], coding(), engine, LEVEL)
+    (payload,) = encode_tiles([CutTile(picture(), everywhere(picture()))], coding(), engine, LEVEL)
     assert modes([payload]) == [TileMode.LATENT]
     bounded = replace(coding(), max_error=(5.0,) * 3)
     for found in (decode_tiles([payload], bounded, engine, T), check_latents([payload], bounded, engine, T)):
@@ -298,7 +299,7 @@ def test_a_bound_leaves_nothing_to_the_network(engine: Engine) -> None:
 
 def test_what_the_network_says_does_not_hurt(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """NaN and infinities that a hostile stream may provoke become pixels, without a warning."""
-    (payload,) = encode_tiles([(picture(), everywhere(picture()))], coding(), engine, LEVEL)
+    (payload,) = encode_tiles([CutTile(picture(), everywhere(picture()))], coding(), engine, LEVEL)
     wild = np.array([NAN, np.inf, -np.inf, 1e38], np.float32).repeat(3 * T * T // 4).reshape(1, 3, T, T)
     monkeypatch.setattr(engine, "synthesise", lambda *_, **__: wild)
     for dtype in ("uint8", "float32"):
@@ -323,7 +324,7 @@ def test_decode_for_zarr(engine: Engine) -> None:
     how = coding(2, "float32", NAN, NAN, BandMapping.between(0.0, 1.0))
     pixels = picture(2, "float32", 0, 1)
     pixels[0, :9] = NAN
-    payloads = encode_tiles([(pixels, ~np.isnan(pixels))] * 2, how, engine, LEVEL)
+    payloads = encode_tiles([CutTile(pixels, ~np.isnan(pixels))] * 2, how, engine, LEVEL)
     expected = decode_tiles(payloads, how, engine, T)
     found = decode_for_zarr(payloads, configuration(how, engine.sha256), (2, T, T), "float32")
     np.testing.assert_array_equal(found, expected)
@@ -340,14 +341,6 @@ def test_decode_for_zarr_needs_no_weights_for_exact_tiles() -> None:
     exact = TilePayload(TileMode.CONSTANT, body=b"\1\2\3").pack()
     (found,) = decode_for_zarr([exact], configuration(coding(), None), (3, T, T), np.uint8)
     assert (np.asarray(found)[1] == 2).all()
-
-
-@pytest.mark.parametrize("bands", [1, 2, 3])
-def test_bands_come_back_from_the_channels(bands: int) -> None:
-    values = torch.rand(bands, 4, 4).numpy()
-    channels = to_channels(values)
-    assert channels.shape == (3, 4, 4)
-    np.testing.assert_allclose(to_bands(channels, bands), values, rtol=1e-6)
 
 
 def test_almost_constant_tiles_are_exact_and_tiny(engine: Engine) -> None:

@@ -122,7 +122,7 @@ def test_masks_have_overviews(tiny: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(dataset.read_masks() != 0, masks_of(expected))
 
 
-@pytest.mark.parametrize(("source", "expected"), [(COAST, "pixel"), (CHIAPAS, "band"), (SAR, "pixel")])
+@pytest.mark.parametrize(("source", "expected"), [(COAST, "pixel"), (CHIAPAS, "pixel"), (SAR, "pixel")])
 def test_bands_that_are_coded_together_lie_together(source: Path, expected: str, tiny: Path, tmp_path: Path) -> None:
     with opened(written(ltchm_geo.compress_raster(source, tmp_path / "a.ltchm").path)) as dataset:
         assert dataset.profile["interleave"] == expected

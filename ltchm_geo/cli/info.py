@@ -12,6 +12,7 @@ from ltchm_geo.cli.options import Reporter, json_option
 if TYPE_CHECKING:
     from ltchm_geo.guarantee import Guarantee
     from ltchm_geo.inspection import SceneInfo
+    from ltchm_geo.scene_meta import SceneMeta
 
 
 @click.command(
@@ -47,6 +48,7 @@ def _describe(found: SceneInfo) -> str:
         ("quality", f"{found.quality} of 100 (level {meta.level})" if meta.guarantee is None else None),
         ("promise", None if meta.guarantee is None else _promise(meta.guarantee)),
         ("weights", f"{meta.weights_tag or 'unnamed'} (SHA-256 {meta.weights[:16]}...)" if meta.weights else "none"),
+        ("components", _components(meta)),
         ("tiles", f"{shape.x} x {shape.y} of {meta.tile} pixels, in shards of {meta.shard} x {meta.shard}"),
         ("overviews", _overviews(found)),
         ("CRS", text.crs_name(meta.georef.crs) or "none"),
@@ -60,6 +62,13 @@ def _describe(found: SceneInfo) -> str:
         ("made by", meta.software),
     ]
     return "\n".join([str(found.path), text.facts(rows), "", _band_table(found)])
+
+
+def _components(meta: SceneMeta) -> str | None:
+    mixed = [group for group in meta.groups if group.transform is not None]
+    passes = sum(len(group.transform.passes) for group in mixed if group.transform is not None)
+    bands = sum(len(group.bands) for group in mixed)
+    return f"{bands} bands in {passes} passes of the network" if mixed else None
 
 
 def _promise(guarantee: Guarantee) -> str:

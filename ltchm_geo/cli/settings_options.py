@@ -97,6 +97,13 @@ _OPTIONS = (
         help="Let tiles see their neighbours, so that nobody sees where they meet; unless told otherwise for single "
         "files.",
     ),
+    click.option(
+        "--decorrelate/--no-decorrelate",
+        default=True,
+        show_default=True,
+        help="Code more than three bands, or two or three that are little alike, as components of each other: far "
+        "smaller, but to read one band takes decoding all.",
+    ),
     click.option("--measure", is_flag=True, help="Decode the result and report PSNR and largest error per band."),
     click.option("--verify", is_flag=True, help="Read every tile of the result back before it gets its name."),
     device_option,

@@ -21,6 +21,7 @@ from ltchm_geo.entropy import rans, tables
 from ltchm_geo.entropy.integer_layers import MAX_CHANNELS, Affine, Convolution, Deconvolution, Hybrid, Store, integer
 from ltchm_geo.errors import InvalidWeightsError, UsageError
 from ltchm_geo.timing import StageClock
+from ltchm_geo.types import Shape2d
 
 __all__ = ["ExactCoder", "IntegerNet", "Stepper", "describe"]
 
@@ -112,22 +113,24 @@ class IntegerNet:
             x = layer(x)
         return ar.affine(x, *affine).permute(0, 3, 1, 2)
 
-    def parameters(self, hyper: Tensor, y: Tensor, level: int) -> NDArray[np.int16]:
-        """Parameters (B, P, 9, M) int16 of all latents y (B, M, h, w) int32, positions in wavefront order."""
+    def parameters(self, hyper: Tensor, y: Tensor, level: int, extent: Shape2d | None = None) -> NDArray[np.int16]:
+        """Parameters (B, P, 9, M) int16 of latents y (B, M, h, w) int32, positions in wavefront order."""
         if y.shape != (len(hyper), self.latent_channels, *hyper.shape[2:]):
             raise UsageError(f"y {tuple(y.shape)} does not fit hyper features {tuple(hyper.shape)}")
         h, w = y.shape[2:]
         out = []
         for part, latents in zip(hyper.split(self._tiles), y.split(self._tiles), strict=True):
             check()
-            stepper = Stepper(self, part, level, steps=[np.concatenate(rans.wavefront(h, w))])
+            stepper = Stepper(self, part, level, steps=[np.concatenate(rans.wavefront(h, w, extent))])
             stepper.fill(latents)
             out.append(stepper.step(0))
         return np.concatenate(out)
 
-    def begin(self, hyper: Tensor, level: int) -> Stepper:
+    def begin(self, hyper: Tensor, level: int, extent: Shape2d | None = None) -> Stepper:
         """Start decoding: parameters step by step, each from the latents put before."""
-        return Stepper(self, hyper, level, steps=rans.wavefront(*hyper.shape[2:]))
+        h, w = hyper.shape[2:]
+        steps = [step for step in rans.wavefront(h, w, extent) if step.size]  # narrow latents have empty ones
+        return Stepper(self, hyper, level, steps=steps)
 
     def activation(self, latents: Tensor) -> Tensor:
         """Latents, of any integer type, as activations."""
@@ -252,7 +255,14 @@ class ExactCoder:
         return cls(IntegerNet(others, spec, device, mode), z_cdf)
 
     def encode(
-        self, y: Tensor, z: Tensor, level: int, threads: int | None = None, clock: StageClock | None = None
+        self,
+        y: Tensor,
+        z: Tensor,
+        level: int,
+        threads: int | None = None,
+        clock: StageClock | None = None,
+        *,
+        extent: Shape2d | None = None,
     ) -> list[bytes]:
         """One stream per tile.
 
@@ -262,24 +272,25 @@ class ExactCoder:
         level : quality level 0 ... 112.
         threads : how many the entropy coder may use; default: all cores.
         clock : takes the time of the stages "parameters" and "entropy".
+        extent : rows and columns of y to code; all others must be zero. Default: all.
         """
         clock = clock or StageClock()
         streams: list[bytes] = []
         for some_y, some_z in zip(y.split(_CHUNK_TILES), z.split(_CHUNK_TILES), strict=True):
             with clock("parameters"):
-                latents, ordered, params = self.symbols(some_y, some_z, level)
+                latents, ordered, params = self.symbols(some_y, some_z, level, extent)
             with clock("entropy"):
                 streams += rans.encode(latents, ordered, params, self.z_cdf, threads)
         return streams
 
     def symbols(
-        self, y: Tensor, z: Tensor, level: int
+        self, y: Tensor, z: Tensor, level: int, extent: Shape2d | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int16]]:
         """What `rans.encode` and `rans.ideal_bits` take: z, y in wavefront order, and y's parameters."""
-        params = self.net.parameters(self.net.hyper_features(z, level), y, level)
+        params = self.net.parameters(self.net.hyper_features(z, level), y, level, extent)
         h, w = y.shape[2:]
         rows = y.cpu().numpy().reshape(len(y), self.net.latent_channels, h * w).transpose(0, 2, 1)
-        return z.cpu().numpy(), rows[:, np.concatenate(rans.wavefront(h, w))], params
+        return z.cpu().numpy(), rows[:, np.concatenate(rans.wavefront(h, w, extent))], params
 
     def decode(
         self,
@@ -288,6 +299,8 @@ class ExactCoder:
         latent_shape: tuple[int, int],
         threads: int | None = None,
         clock: StageClock | None = None,
+        *,
+        extent: Shape2d | None = None,
     ) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
         """Inverse of `encode`.
 
@@ -296,7 +309,7 @@ class ExactCoder:
         streams : one per tile, from anywhere; a damaged one disturbs no other.
         level : as encoded.
         latent_shape : height and width of y, multiples of four.
-        threads, clock : as for `encode`.
+        threads, clock, extent : as for `encode`.
 
         Returns
         -------
@@ -305,7 +318,7 @@ class ExactCoder:
         """
         clock = clock or StageClock()
         parts = [
-            self._decode(streams[i : i + _CHUNK_TILES], level, latent_shape, threads, clock)
+            self._decode(streams[i : i + _CHUNK_TILES], level, latent_shape, threads, clock, extent)
             for i in range(0, len(streams), _CHUNK_TILES)
         ]
         if not parts:
@@ -320,6 +333,7 @@ class ExactCoder:
         latent_shape: tuple[int, int],
         threads: int | None,
         clock: StageClock,
+        extent: Shape2d | None,
     ) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
         h, w = latent_shape
         if h % HYPER_RATIO or w % HYPER_RATIO or min(h, w) < HYPER_RATIO:
@@ -329,8 +343,9 @@ class ExactCoder:
             decoder = rans.Decoder(streams, self.z_cdf, threads)
             z = torch.from_numpy(decoder.z((n, h // HYPER_RATIO, w // HYPER_RATIO)))
         with clock("parameters"):
-            stepper = self.net.begin(self.net.hyper_features(z, level), level)
-        ordered = np.empty((count, h * w, m), dtype=np.int32)
+            stepper = self.net.begin(self.net.hyper_features(z, level), level, extent)
+        order = np.concatenate(rans.wavefront(h, w, extent))
+        ordered = np.empty((count, len(order), m), dtype=np.int32)
         at = 0
         for t in range(len(stepper)):
             check()
@@ -342,6 +357,6 @@ class ExactCoder:
                 stepper.put(t, found)
             ordered[:, at : at + found.shape[1]] = found
             at += found.shape[1]
-        y = np.empty_like(ordered)
-        y[:, np.concatenate(rans.wavefront(h, w))] = ordered
+        y = np.zeros((count, h * w, m), dtype=np.int32)
+        y[:, order] = ordered
         return torch.from_numpy(y).reshape(count, h, w, m).permute(0, 3, 1, 2).contiguous(), z, decoder.finish()

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ltchm_geo.cpu import core_count
 from ltchm_geo.entropy import _kernels, tables
 from ltchm_geo.errors import CorruptTileError, DesynchronisedError, UsageError
+from ltchm_geo.types import Shape2d
 
 __all__ = ["Decoder", "encode", "ideal_bits", "wavefront"]
 
@@ -41,18 +42,19 @@ _FAULT_TEXT = {
 }
 
 
-def wavefront(h: int, w: int) -> list[NDArray[np.int64]]:
+def wavefront(h: int, w: int, extent: Shape2d | None = None) -> list[NDArray[np.int64]]:
     """Positions that can be decoded together, step by step.
 
     Step t = 0 .. (w - 1) + 3 * (h - 1) holds the positions with column + 3 * row = t: all that a 5x5 causal context of
     theirs needs was decoded in earlier steps. Each array has flat positions row * w + column, rows ascending; some are
-    empty if w < 3.
+    empty if w < 3. With an extent, only its rows and columns are coded.
     """
-    if h < 1 or w < 1:
-        raise UsageError(f"a latent has at least one row and one column, not {h} x {w}")
+    height, width = extent or (h, w)
+    if not (1 <= height <= h and 1 <= width <= w):
+        raise UsageError(f"no {height} x {width} rows and columns of a latent of {h} x {w}")
     row, column = np.divmod(np.arange(h * w, dtype=np.int64), w)
-    step = column + 3 * row
-    return [np.flatnonzero(step == t).astype(np.int64) for t in range(w + 3 * (h - 1))]
+    step = np.where((row < height) & (column < width), column + 3 * row, -1)
+    return [np.flatnonzero(step == t).astype(np.int64) for t in range(width + 3 * (height - 1))]
 
 
 def encode(

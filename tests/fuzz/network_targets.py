@@ -12,17 +12,22 @@ import torch
 from decodable import DECODABLE
 from drawing import Draw, edited
 from rasters import smooth
-from targets import folder, target
+from targets import MIXED, folder, target
 
 from ltchm_geo import weights
 from ltchm_geo.bitstream import TilePayload
+from ltchm_geo.components import ComponentTransform
 from ltchm_geo.device import pick_device
 from ltchm_geo.engine import Engine, load_engine
 from ltchm_geo.nn.config import ModelConfig
 from ltchm_geo.nn.model import LTCHM
+from ltchm_geo.radiometry import UINT8_MAPPING
 from ltchm_geo.tile_coding import GroupCoding
 from ltchm_geo.tile_decoder import check_latents, decode_tiles
+from ltchm_geo.tile_encoder import encode_tiles
+from ltchm_geo.tiles import CutTile
 from ltchm_geo.training.export import export_weights
+from ltchm_geo.types import Shape2d
 
 
 def tiny() -> weights.LoadedWeights:
@@ -65,6 +70,30 @@ def latents(data: bytes) -> None:
     assert isinstance(found[1], np.ndarray)
     assert (check_latents(payloads, group, engine, 128)[0] is None) == isinstance(found[0], np.ndarray)
     assert isinstance(found[0], np.ndarray) or spoiled != sound
+
+
+@functools.cache
+def _components() -> tuple[Engine, GroupCoding, bytes]:
+    engine = load_engine(tiny().sha256, "cpu")
+    pixels = smooth(4, 128, 128)
+    transform = ComponentTransform.from_dict(MIXED.to_dict())
+    group = GroupCoding(np.dtype("uint8"), (UINT8_MAPPING,) * 4, (None,) * 4, (None,) * 4, transform=transform)
+    noise = np.random.default_rng(1).integers(0, 60, pixels.shape)
+    tile = CutTile((pixels // 2 + noise).astype(np.uint8), np.ones(pixels.shape, bool), Shape2d(40, 100))
+    return engine, group, encode_tiles([tile], group, engine, 40)[0]
+
+
+@target
+def components(data: bytes) -> None:
+    """A tile of several passes that ends with the scene, with changes; the sound tile beside it must not change."""
+    draw, (engine, group, sound) = Draw(data), _components()
+    body = bytearray(sound)
+    for _ in range(draw.number(4)):
+        body[draw.number(draw.one_of([12, len(body)]))] = draw.byte()
+    payloads = [bytes(body[: len(body) - draw.number(9)]), sound]
+    found = decode_tiles(payloads, group, engine, 128)
+    assert isinstance(found[1], np.ndarray)
+    assert (check_latents(payloads, group, engine, 128)[0] is None) == isinstance(found[0], np.ndarray)
 
 
 @target

@@ -24,20 +24,22 @@ from scenes import META
 from ltchm_geo import _json
 from ltchm_geo._documents import coordinates
 from ltchm_geo.bitstream import TilePayload, decode_lossless
-from ltchm_geo.container import ContainerReader
+from ltchm_geo.components import ComponentTransform
+from ltchm_geo.container import BandGroup, ContainerReader
 from ltchm_geo.corrections import add_correction
 from ltchm_geo.entropy import rans
 from ltchm_geo.errors import CorruptContainerError, CorruptTileError, LtchmError
 from ltchm_geo.exact_pixels import decode_pixels, encode_bounded, encode_exact
+from ltchm_geo.georef import BandInfo, Georef
 from ltchm_geo.manifest import Manifest
 from ltchm_geo.masks import decode_mask
-from ltchm_geo.radiometry import BandMapping, decode_outliers
+from ltchm_geo.radiometry import UINT8_MAPPING, BandMapping, decode_outliers
 from ltchm_geo.scene_meta import SceneMeta
 from ltchm_geo.server_http import BadRequestError, parse_range, parse_request
 from ltchm_geo.shards import ShardIndex, check_chunk, index_size
 from ltchm_geo.tile_coding import GroupCoding
 from ltchm_geo.tile_decoder import decode_for_zarr, decode_tiles, tile_validity
-from ltchm_geo.types import PIXEL_DTYPES
+from ltchm_geo.types import PIXEL_DTYPES, Shape2d
 from ltchm_geo.zarr_codec import LtchmCodec
 
 Target = Callable[[bytes], None]
@@ -240,11 +242,34 @@ def parsed(document: object) -> Any:
         raise CorruptContainerError("not JSON") from error
 
 
+#: What four bands are mixtures of: their mean, and three differences.
+MIXED = ComponentTransform(
+    (1, 3), ((512, 724, 0, 0), (512, -724, 0, 0), (512, 0, 724, 0), (512, 0, 0, 724)), (512, 512, 512, 512)
+)
+
+_FOUR = BandGroup("g0", (0, 1, 2, 3), (UINT8_MAPPING,) * 4, (None,) * 4, MIXED)
+_MIXED_META = SceneMeta(Shape2d(300, 200), "uint8", (BandInfo("uint8"),) * 4, Georef(), (_FOUR,), "ab" * 32)
+
+
+@target
+def transform(data: bytes) -> None:
+    """A sound transform with changes; where it is taken, it must mix planes, and come back from what it says."""
+    draw = Draw(data)
+    try:
+        found = ComponentTransform.from_dict(parsed(edited(MIXED.to_dict(), draw)))
+    except ValueError:
+        return
+    assert ComponentTransform.from_dict(found.to_dict()) == found
+    planes = [np.full((count, 2, 2), 1e3, np.float32) for count in found.passes]
+    assert np.isfinite(found.bands(planes)).all()
+    assert all(0 <= found.level(number, 112) <= 112 for number in range(len(planes)))
+
+
 @target
 def description(data: bytes) -> None:
     """A sound scene description with changes; where it is taken, all that follows from it must work."""
     draw = Draw(data)
-    base = draw.one_of([META, DECODABLE]).to_dict()
+    base = draw.one_of([META, DECODABLE, _MIXED_META]).to_dict()
     meta = SceneMeta.from_dict(parsed(edited(base, draw)))
     assert SceneMeta.from_dict(_json.loads(_json.dumps(meta.to_dict()))).to_dict() == meta.to_dict()
     for level in meta.pyramid:

@@ -13,13 +13,26 @@ from hypothesis import strategies as st
 from targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"
-SLOW = {"network": 12, "latents": 10, "scene": 40, "command_line": 40, "stored_preview": 30, "description": 60}
+SLOW = {
+    "network": 12,
+    "latents": 10,
+    "components": 10,
+    "scene": 40,
+    "command_line": 40,
+    "stored_preview": 30,
+    "description": 60,
+}
 MOST_SECONDS = 1.0  # of the thread's own time for one input, whatever else the machine does
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _quiet() -> None:
-    for name in ("network", "latents", "command_line"):  # the first input makes weights and loads commands
+    for name in (
+        "network",
+        "latents",
+        "components",
+        "command_line",
+    ):  # the first input makes weights and loads commands
         TARGETS[name](b"")
 
 
