@@ -115,8 +115,10 @@ def decode_tiles(
             found = _synthesise_joined(streams, number, level, engine, tile, clock, surroundings)
         else:
             found = _synthesise(streams, level, engine, tile, clock, coding.halo)
+        count = coding.bands if coding.transform is None else coding.transform.passes[number]
         for i, result in found.items():
-            values.setdefault(i, {})[number] = result
+            planes = result if isinstance(result, CorruptTileError) else to_bands(result, count)
+            values.setdefault(i, {})[number] = planes
     if surroundings is not None:
         results = results[: surroundings.wanted]
     with clock("tiles"):
@@ -245,7 +247,7 @@ def _or_error(function: Any, *arguments: Any) -> Any:
 
 
 def _restore(payload: TilePayload, found: Mapping[int, _Values], coding: GroupCoding, tile: int) -> Pixels:
-    """Pixels of one tile from its payload and, where its mode takes it, the network's output by pass."""
+    """Pixels of one tile from its payload and, where its mode takes them, the planes that the network made by pass."""
     outputs: dict[int, NDArray[np.float32]] = {}
     for number, output in found.items():
         if isinstance(output, CorruptTileError):
@@ -258,14 +260,12 @@ def _restore(payload: TilePayload, found: Mapping[int, _Values], coding: GroupCo
     if payload.mode == TileMode.EMPTY:
         valid = np.zeros(shape, bool)
     if payload.mode in (TileMode.LATENT, TileMode.COMPONENTS):
-        values = (
-            to_bands(outputs[0], coding.bands) if coding.transform is None else _mixed(outputs, coding.transform, tile)
-        )
+        values = outputs[0] if coding.transform is None else _mixed(outputs, coding.transform, tile)
         pixels = from_model(values, coding.mapping, coding.dtype, coding.nodata)
     elif payload.mode == TileMode.PREDICTED:
         pixels = decode_pixels(payload.body, _predictable(payload, valid, shape, coding.dtype), coding.dtype)
     elif payload.mode == TileMode.CORRECTED:
-        base = base_pixels(to_bands(outputs[0], coding.bands), coding.mapping)
+        base = base_pixels(outputs[0], coding.mapping)
         known = _predictable(payload, valid, shape, coding.dtype)
         pixels = add_correction(payload.correction, base, known, coding.dtype, coding.nodata)
     else:
@@ -278,9 +278,9 @@ def _restore(payload: TilePayload, found: Mapping[int, _Values], coding: GroupCo
 
 
 def _mixed(outputs: Mapping[int, NDArray[np.float32]], transform: ComponentTransform, tile: int) -> NDArray[np.float32]:
-    """All bands from the network's output of each pass; what has no stream is grey."""
-    grey = np.full((3, tile, tile), 0.5, np.float32)
-    return transform.bands([to_bands(outputs.get(i, grey), count) for i, count in enumerate(transform.passes)])
+    """All bands from the planes of each pass; what has no stream is grey."""
+    grey = [np.full((count, tile, tile), 0.5, np.float32) for count in transform.passes]
+    return transform.bands([outputs.get(number, planes) for number, planes in enumerate(grey)])
 
 
 def _predictable(payload: TilePayload, valid: Mask | None, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Mask:

@@ -73,10 +73,10 @@ def encode_tiles(
         inner = [tile[:2] if sides is None else _inner(tile, sides[i]) for i, tile in enumerate(tiles)]
         payloads: list[TilePayload | None] = [without_network(pixels, valid) for pixels, valid in inner]
         todo = [i for i, payload in enumerate(payloads) if payload is None]
-        values = [model_input(tiles[i], coding) for i in todo]
+        inputs = [_passes(model_input(tiles[i], coding), coding) for i in todo]
         extents = [_extent(tiles[i], Sides() if sides is None else sides[i]) for i in todo]
     where = None if sides is None else [sides[i] for i in todo]
-    mode, bodies = _bodies(values, coding, engine, level, clock, where, extents)
+    mode, bodies = _bodies(inputs, coding, engine, level, clock, where, extents)
     with clock("tiles"):
         for i, body, extent in zip(todo, bodies, extents, strict=True):
             pixels, valid = inner[i]
@@ -94,8 +94,13 @@ def encode_tiles(
     return [payload.pack() for payload in payloads if payload is not None]
 
 
+def _passes(values: NDArray[np.float32], coding: GroupCoding) -> list[NDArray[np.float32]]:
+    """What each pass through the network carries of bands in the model's range."""
+    return [values] if coding.transform is None else coding.transform.planes(values)
+
+
 def _bodies(
-    values: Sequence[NDArray[np.float32]],
+    tiles: Sequence[Sequence[NDArray[np.float32]]],
     coding: GroupCoding,
     engine: Engine,
     level: int,
@@ -103,12 +108,11 @@ def _bodies(
     sides: Sequence[Sides] | None,
     extents: Sequence[Shape2d],
 ) -> tuple[TileMode, list[bytes]]:
-    """Mode and body of tiles with these values (bands, h, w) in the model's range."""
+    """Mode and body of tiles with these planes of each pass."""
     transform = coding.transform
     if transform is None:
-        return TileMode.LATENT, _streams(list(map(to_channels, values)), engine, level, clock, sides, extents)
-    with clock("tiles"):
-        tiles = [transform.planes(bands) for bands in values]
+        channels = [to_channels(planes) for (planes,) in tiles]
+        return TileMode.LATENT, _streams(channels, engine, level, clock, sides, extents)
     streams = [[b""] * len(transform.passes) for _ in tiles]
     for number in range(len(transform.passes)):
         lower = transform.level(number, level)
