@@ -276,8 +276,9 @@ def test_a_scene_without_a_pixel_that_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", [MOUNTAINS, SAR, FARMLAND, CHIAPAS], ids=lambda path: path.stem)
-def test_components_are_smaller_and_better(source: Path, tmp_path: Path) -> None:
+def test_components_are_smaller_and_better(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the weights that are installed: what the transform is for."""
+    monkeypatch.delenv("LTCHM_WEIGHTS", raising=False)
 
     def figures(decorrelate: bool, quality: int) -> tuple[int, float]:
         result = compress_raster(

@@ -88,8 +88,9 @@ def test_whole_tiles_and_parts_in_one_call(engine: Engine) -> None:
         np.testing.assert_array_equal(decode_tiles([data], coding(), engine, T)[0], found)
 
 
-def test_what_lies_beyond_takes_no_bits() -> None:
+def test_what_lies_beyond_takes_no_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a tile with 24 rows of the scene, with the weights that are installed."""
+    monkeypatch.delenv("LTCHM_WEIGHTS", raising=False)
     pixels, engine = pixels_of(SCENE)[:3, 200:224, 200:450], load_engine(device="cpu")
     tile = tile_of(pixels, 256)
     ended, repeated = encode_tiles([tile, tile._replace(scene=None)], coding(), engine, 50)

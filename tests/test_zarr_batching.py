@@ -172,9 +172,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     original = Engine.decode_latents
 
-    def counted(self: Engine, streams: Sequence[bytes], *arguments: Any) -> Any:
+    def counted(self: Engine, streams: Sequence[bytes], *arguments: Any, **options: Any) -> Any:
         seen.append(len(streams))
-        return original(self, streams, *arguments)
+        return original(self, streams, *arguments, **options)
 
     monkeypatch.setattr(Engine, "decode_latents", counted)
     monkeypatch.setattr(zarr_codec._BATCHER, "gather", 0.5)
