@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -50,6 +50,13 @@ _ENGINES_LOCK = threading.Lock()
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+
+
+class _Wave(NamedTuple):
+    """Tiles of one extent whose latents are coded together."""
+
+    members: list[int]
+    extent: Shape2d | None
 
 
 class Engine:
@@ -132,13 +139,12 @@ class Engine:
         clock = clock or StageClock()
         y, z = self.analyse(x, level, clock, sides=sides, extents=extents)
 
-        def code(part: tuple[Shape2d | None, list[int]]) -> list[bytes]:
-            extent, members = part
-            chosen = (y[members], z[members])
-            return self.coder.encode(*chosen, level, threads=self._coder_threads, clock=clock, extent=extent)
+        def code(part: _Wave) -> list[bytes]:
+            chosen = (y[part.members], z[part.members])
+            return self.coder.encode(*chosen, level, threads=self._coder_threads, clock=clock, extent=part.extent)
 
-        parts = self._exact_parts(len(y), extents)
-        coded = dict(zip(chain(*(members for _, members in parts)), chain(*self._map(code, parts)), strict=True))
+        waves = self._waves(len(y), extents)
+        coded = dict(zip(chain(*(wave.members for wave in waves)), chain(*self._map(code, waves)), strict=True))
         return [coded[number] for number in range(len(y))]
 
     def analyse(
@@ -188,19 +194,16 @@ class Engine:
         clock = clock or StageClock()
         shape = (tile // LATENT, tile // LATENT)
 
-        def decode(part: tuple[Shape2d | None, list[int]]) -> tuple[torch.Tensor, NDArray[np.bool_]]:
-            extent, members = part
-            chosen = [streams[number] for number in members]
+        def decode(part: _Wave) -> tuple[torch.Tensor, torch.Tensor]:
+            chosen = [streams[number] for number in part.members]
             y, _, intact = self.coder.decode(
-                chosen, level, shape, threads=self._coder_threads, clock=clock, extent=extent
+                chosen, level, shape, threads=self._coder_threads, clock=clock, extent=part.extent
             )
-            return y, intact
+            return y, torch.from_numpy(intact)
 
-        parts = self._exact_parts(len(streams), extents)
-        ys, found = zip(*self._map(decode, parts), strict=True)
-        members = list(chain(*(numbers for _, numbers in parts)))
-        order = np.argsort(members)
-        return torch.cat(ys)[torch.from_numpy(order)], np.concatenate(found)[order]
+        waves = self._waves(len(streams), extents)
+        ys, intact = zip(*self._map(decode, waves), strict=True)
+        return in_order(ys, waves), in_order(intact, waves).numpy()
 
     def synthesise(
         self,
@@ -253,14 +256,14 @@ class Engine:
             return [work(part) for part in parts]
         return list(cpu.pool(self.threads).map(work, parts))
 
-    def _exact_parts(self, tiles: int, extents: Sequence[Shape2d] | None) -> list[tuple[Shape2d | None, list[int]]]:
-        """Tiles whose latents are coded together: they share the steps of the wavefront, but only one core."""
+    def _waves(self, tiles: int, extents: Sequence[Shape2d] | None) -> list[_Wave]:
+        """All tiles, in parts that share the steps of the wavefront, but only one core."""
         cores = self.threads if self.device.type == "cpu" else 1
         size = min(_MAX_EXACT_BATCH, max(_MIN_EXACT_BATCH, -(-tiles // cores)))
         kinds: dict[Shape2d | None, list[int]] = {}
         for number in range(tiles):
             kinds.setdefault(None if extents is None else extents[number], []).append(number)
-        return [(kind, same[i : i + size]) for kind, same in kinds.items() for i in range(0, len(same), size)]
+        return [_Wave(same[i : i + size], kind) for kind, same in kinds.items() for i in range(0, len(same), size)]
 
     def _at(self, name: str, level: int, precision: Precision | None = None) -> tuple[Any, torch.Tensor]:
         """A transform with its quality scales folded in, and the quality position (1,)."""
@@ -309,11 +312,9 @@ def default_precision(device: torch.device) -> Precision:
 
 def _beyond(extents: Sequence[Shape2d] | None, side: int, unit: int) -> list[Shape2d] | None:
     """Rows and columns beyond each extent, of maps with `unit` pixels for each of `side` latents."""
-    return (
-        None
-        if extents is None
-        else [Shape2d(unit * (side - rows), unit * (side - columns)) for rows, columns in extents]
-    )
+    if extents is None:
+        return None
+    return [Shape2d(unit * (side - rows), unit * (side - columns)) for rows, columns in extents]
 
 
 def _integers(latents: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,6 @@ __all__ = ["encode_guaranteed"]
 
 Pixels = NDArray[Any]
 Mask = NDArray[np.bool_]
-Tile = tuple[Pixels, Mask]
 
 
 def encode_guaranteed(
@@ -46,9 +45,10 @@ def encode_guaranteed(
     """
     bounds = coding.max_error or (0.0,) * coding.bands
     with clock("tiles"):
-        kept = [(pixels, valid if any(bounds) else _not_fill(pixels, coding)) for pixels, valid, *_ in tiles]
+        # What lies beyond the scene repeats its edge, for the network, too: it is to be corrected like the rest.
+        kept = [CutTile(pixels, valid if any(bounds) else _not_fill(pixels, coding)) for pixels, valid, _ in tiles]
         payloads = [
-            without_network(pixels, known) or _predicted(pixels, known, bounds, coding) for pixels, known in kept
+            without_network(pixels, known) or _predicted(pixels, known, bounds, coding) for pixels, known, _ in kept
         ]
     if engine is not None and any(bounds):
         todo = [i for i, payload in enumerate(payloads) if payload.mode == TileMode.PREDICTED]
@@ -81,7 +81,7 @@ def _payload(mode: TileMode, pixels: Pixels, known: Mask, lost: Mask, body: byte
 
 
 def _corrected(
-    tiles: Sequence[Tile],
+    tiles: Sequence[CutTile],
     bounds: Sequence[float],
     coding: GroupCoding,
     engine: Engine,
@@ -91,14 +91,13 @@ def _corrected(
     if not tiles:
         return []
     with clock("tiles"):
-        # What lies beyond the scene repeats its edge here, as the pixels to be corrected do.
-        inputs = [to_channels(model_input(CutTile(*tile), coding)) for tile in tiles]
+        inputs = [to_channels(model_input(tile, coding)) for tile in tiles]
     streams = engine.encode(np.stack(inputs), level, clock)
     y, _ = engine.decode_latents(streams, level, inputs[0].shape[-1], clock)
     values = engine.synthesise(y, level, clock, precision="float32")
     payloads: list[TilePayload | None] = []
     with clock("tiles"):
-        for (pixels, known), stream, found in zip(tiles, streams, values, strict=True):
+        for (pixels, known, _), stream, found in zip(tiles, streams, values, strict=True):
             base = base_pixels(to_bands(found, coding.bands), coding.mapping)
             correction = encode_correction(pixels, known, base, coding.mapping, bounds, coding.nodata)
             if correction is None:

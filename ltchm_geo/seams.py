@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -71,6 +71,14 @@ def alone(count: int) -> NDArray[np.intp]:
     return rows
 
 
+class Members(Protocol):
+    """Something made of some of the tiles."""
+
+    @property
+    def members(self) -> list[int]:
+        """Their numbers."""
+
+
 class Part(NamedTuple):
     """Tiles that pass the network together: they have neighbours on the same sides, and are of one size."""
 
@@ -105,7 +113,7 @@ def alike(
     return found
 
 
-def in_order(results: Sequence[torch.Tensor], parts: Sequence[Part]) -> torch.Tensor:
+def in_order(results: Sequence[torch.Tensor], parts: Sequence[Members]) -> torch.Tensor:
     """The results of all parts, tile by tile as they came."""
     order, together = torch.tensor([number for part in parts for number in part.members]), torch.cat(list(results))
     return together if bool((order[1:] > order[:-1]).all()) else together[order.argsort().to(together.device)]

@@ -20,7 +20,7 @@ from .exact_pixels import decode_pixels
 from .masks import decode_mask, valid_pixels
 from .radiometry import BandMapping, decode_outliers, from_model, outlier_mask
 from .tile_coding import GroupCoding, Mask, Pixels
-from .tiles import LATENT, TILE_MULTIPLE
+from .tiles import TILE_MULTIPLE, latents_of
 from .timing import StageClock
 from .types import EXACT_DTYPES, Shape2d, Sides, TileIndex
 
@@ -105,8 +105,8 @@ def decode_tiles(
         if isinstance(payload, TilePayload) and payload.mode.networked:
             for number, (level, stream) in enumerate(_passes(payload, coding)):
                 if stream or payload.mode != TileMode.COMPONENTS:
-                    extent = payload.extent or Shape2d(tile // LATENT, tile // LATENT)
-                    alike.setdefault((payload.mode, number, level), {})[i] = _Coded(stream, extent)
+                    coded = _Coded(stream, payload.extent or latents_of(tile, tile))
+                    alike.setdefault((payload.mode, number, level), {})[i] = coded
     values: dict[int, dict[int, _Values]] = {}
     for (mode, number, level), streams in alike.items():
         if mode == TileMode.CORRECTED:
@@ -137,8 +137,8 @@ def _passes(payload: TilePayload, coding: GroupCoding) -> list[tuple[int, bytes]
 
 
 def _unpack(data: bytes, coding: GroupCoding, tile: int) -> TilePayload:
-    payload, whole = TilePayload.unpack(data), Shape2d(tile // LATENT, tile // LATENT)
-    if payload.extent is not None and (payload.extent == whole or max(payload.extent) > tile // LATENT):
+    payload, whole = TilePayload.unpack(data), latents_of(tile, tile)
+    if payload.extent is not None and (payload.extent == whole or max(payload.extent) > whole.y):
         raise CorruptTileError(f"an extent of {tuple(payload.extent)} latents is not for a tile of {tuple(whole)}")
     if payload.mode in (TileMode.LATENT, TileMode.COMPONENTS) and coding.max_error is not None:
         raise CorruptTileError(f"the scene bounds its errors, and a {payload.mode.name} tile has no bound")
@@ -154,9 +154,8 @@ def _unpack(data: bytes, coding: GroupCoding, tile: int) -> TilePayload:
 def _fitting(payload: TilePayload, surroundings: Surroundings, place: TileIndex) -> TilePayload:
     """The payload, unless it holds fewer or more latents than its place in the scene has."""
     if payload.mode in (TileMode.LATENT, TileMode.COMPONENTS):
-        grid = surroundings.grid
-        box = grid.tile_box(place)
-        expected = Shape2d(-(-box.height // LATENT), -(-box.width // LATENT))
+        box = surroundings.grid.tile_box(place)
+        expected = latents_of(box.height, box.width)
         if payload.extent not in (None, expected):
             raise CorruptTileError(
                 f"an extent of {tuple(payload.extent)} latents where the scene has {tuple(expected)}"
@@ -189,7 +188,8 @@ def _synthesise(
         from .seams import alone, with_neighbours
 
         # Where a tile ends with the scene, it has no neighbour.
-        sides = [Sides(1, int(LATENT * rows == tile), 1, int(LATENT * columns == tile)) for rows, columns in extents]
+        whole = latents_of(tile, tile)
+        sides = [Sides(1, int(rows == whole.y), 1, int(columns == whole.x)) for rows, columns in extents]
         margined = with_neighbours(y, alone(len(y)))
         pixels = engine.synthesise(margined, level, clock, sides=sides, extents=extents)
     else:

@@ -19,7 +19,7 @@ from .masks import encode_mask, fill_masked
 from .nn.config import level_to_lambda
 from .radiometry import encode_outliers, find_outliers, to_model
 from .tile_coding import GroupCoding, Mask, Pixels
-from .tiles import LATENT, MARGIN, CutTile
+from .tiles import MARGIN, CutTile, latents_of
 from .timing import StageClock
 from .types import Shape2d, Sides
 
@@ -80,7 +80,6 @@ def encode_tiles(
     with clock("tiles"):
         for i, body, extent in zip(todo, bodies, extents, strict=True):
             pixels, valid = inner[i]
-            whole = Shape2d(*(side // LATENT for side in pixels.shape[1:]))
             outliers = find_outliers(pixels, valid, coding.mapping)
             lossy = TilePayload(
                 mode,
@@ -88,7 +87,7 @@ def encode_tiles(
                 mask=None if valid.all() else encode_mask(valid),
                 outliers=encode_outliers(pixels, outliers) if outliers.any() else None,
                 body=body,
-                extent=None if extent == whole else extent,
+                extent=None if extent == latents_of(*pixels.shape[1:]) else extent,
             )
             payloads[i] = _smaller(lossy, pixels, valid)
     return [payload.pack() for payload in payloads if payload is not None]
@@ -183,7 +182,7 @@ def _extent(tile: CutTile, sides: Sides) -> Shape2d:
     """Rows and columns of the tile's latents that stand for pixels of the scene."""
     top, bottom, left, right = sides.times(MARGIN)
     rows, columns = tile.scene or tile.pixels.shape[1:]
-    return Shape2d(-(-(rows - top - bottom) // LATENT), -(-(columns - left - right) // LATENT))
+    return latents_of(rows - top - bottom, columns - left - right)
 
 
 def _inner(tile: CutTile, sides: Sides) -> tuple[Pixels, Mask]:

@@ -26,6 +26,7 @@ __all__ = [
     "TileGrid",
     "automatic_shard",
     "cut_tile",
+    "latents_of",
     "pad_tile",
     "pad_to",
 ]
@@ -170,6 +171,11 @@ def automatic_shard(scene: Shape2d, tile: int) -> int:
     Every slot of a shard costs 16 bytes, whether there is a tile for it or not. Raises `UsageError` as `TileGrid`.
     """
     return min(DEFAULT_SHARD, max(TileGrid(scene, tile).shape))
+
+
+def latents_of(height: int, width: int) -> Shape2d:
+    """Rows and columns of latents that stand for so many pixels."""
+    return Shape2d(_ceil_div(height, LATENT), _ceil_div(width, LATENT))
 
 
 class CutTile(NamedTuple):
