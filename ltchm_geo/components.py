@@ -28,7 +28,7 @@ _CHANNELS = {1: (0, 0, 0), 2: (0, 1, 1), 3: (0, 1, 2)}
 #: these carry fewer planes, each would weigh 3 or 1.5 times as much: 16 log2 of that.
 _LOWER = {1: 25, 2: 9, 3: 0}
 #: How the components of a pass are mixed into its planes, so that the strongest is in all of them, as brightness is.
-_MIXING = {
+MIXING = {
     1: np.eye(1),
     2: np.array([[1, 1], [1, -1]]) / 2**0.5,
     3: np.array([[1, 1, 1], [1, 0, -2], [1, -1, 1]]) / np.sqrt([3, 2, 6]),
@@ -91,7 +91,7 @@ class ComponentTransform:
         vectors = vectors * np.where(vectors.sum(axis=0) < 0, -1, 1)
         passes, first, columns = _passes(len(mean)), 0, []
         for count in passes:
-            columns.append(vectors[:, first : first + count] @ _MIXING[count].T)
+            columns.append(vectors[:, first : first + count] @ MIXING[count].T)
             first += count
         matrix = np.rint(_UNIT * np.concatenate(columns, axis=1)).astype(int)
         centre = np.rint(_UNIT * mean).astype(int)

@@ -127,10 +127,18 @@ def _located(outline: BaseGeometry, meta: SceneMeta, precision: float, crs: str 
         outline = affine_transform(outline, (a, b, d, e, c, f))
     if crs is not None:
         outline = _reprojected(outline, meta, precision, crs)
-    polygons = [shapely.geometry.polygon.orient(part) for part in getattr(outline, "geoms", [outline])]
+    polygons = [shapely.geometry.polygon.orient(part) for part in _areas(outline)]
     whole = shapely.MultiPolygon(polygons) if len(polygons) > 1 else polygons[0]
     geometry: dict[str, Any] = json.loads(shapely.to_geojson(whole))
     return geometry
+
+
+def _areas(found: BaseGeometry) -> list[Any]:
+    """The polygons in it. Boxes that only touch an area meet it in lines, which hold no pixel."""
+    parts = getattr(found, "geoms", None)
+    if parts is not None:
+        return [area for part in parts for area in _areas(part)]
+    return [found] if found.geom_type == "Polygon" and not found.is_empty else []
 
 
 def _reprojected(outline: BaseGeometry, meta: SceneMeta, precision: float, crs: str) -> BaseGeometry:
@@ -165,8 +173,8 @@ def _cut_at_antimeridian(outline: BaseGeometry) -> BaseGeometry:
 
     if outline.bounds[0] >= -180 and outline.bounds[2] <= 180:
         return outline
-    turns = [outline.intersection(shapely.box(start, -90, start + 360, 90)) for start in (-540, -180, 180)]
-    return shapely.union_all([translate(part, turn) for part, turn in zip(turns, (360, 0, -360), strict=True)])
+    turns = ((outline.intersection(shapely.box(start, -90, start + 360, 90)), start) for start in (-540, -180, 180))
+    return shapely.union_all([translate(area, -180 - start) for part, start in turns for area in _areas(part)])
 
 
 def _crs_member(name: str | None) -> dict[str, Any]:

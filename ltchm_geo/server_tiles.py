@@ -92,9 +92,9 @@ class WebMap:
     def describe(self, name: str, tiles: str) -> dict[str, Any]:
         """The map as TileJSON 3.0.0; `tiles` is their address with {z}, {x} and {y}."""
         with self._lock:
-            west, south, east, north = transform_bounds(self._dataset.crs, _DEGREES, *self._dataset.bounds)
-            left, _, right, _ = transform_bounds(self._dataset.crs, _MERCATOR, *self._dataset.bounds)
-            finest = (right - left) / self._dataset.width
+            west, south, east, north = transform_bounds(self._dataset.crs, _DEGREES, *self._bounds)
+            # East of a scene across the antimeridian is west of its west.
+            finest = ((east - west) % 360 or 360) / 360 * 2 * _HALF / self._dataset.width
         deepest = math.ceil(math.log2(2 * _HALF / _SIDE / finest)) if finest > 0 else MAX_ZOOM
         return {
             "tilejson": "3.0.0",

@@ -22,7 +22,7 @@ from ltchm_geo.cli.train import train
 from ltchm_geo.errors import UsageError
 from ltchm_geo.nn.config import ModelConfig
 from ltchm_geo.nn.likelihood import mixture_likelihood
-from ltchm_geo.nn.model import LTCHM
+from ltchm_geo.nn.model import LTCHM, autocast
 from ltchm_geo.training import loop, optim
 from ltchm_geo.training.augment import augment
 from ltchm_geo.training.data import Pool, Sampler
@@ -339,6 +339,27 @@ def test_loss_drops_on_a_trivial_data_set(monkeypatch):
     assert reports[-1].steps_per_second > 0
 
 
+def test_mixed_precision_spares_the_latent():
+    """Of bfloat16's eight bits, a strong latent would lose what rounding to whole steps leaves."""
+    model = make_trainer().model.eval()
+    seen = []
+    model.g_s.scale4.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    model.g_a.scale3.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    with torch.no_grad(), autocast(torch.zeros(1), enabled=True):
+        y = model.g_a(torch.rand(1, 3, 128, 128), torch.tensor([3.0]))
+        model.g_s(y, torch.tensor([3.0]))
+    assert y.dtype == torch.float32
+    assert seen == [torch.bfloat16, torch.float32]
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (1.0, 40, 62)])
+def test_the_recipes_share_of_crops_becomes_planes(share, least, most, monkeypatch):
+    monkeypatch.setattr(loop, "augment", lambda x, generator: x)
+    crops = make_trainer(planes=share)._crops(64, 128)
+    single = (crops[:, :1] == crops).flatten(1).all(1)
+    assert least <= int(single.sum()) <= most
+
+
 def damage(trainer, factor):
     """Multiply one gradient by `factor` from now on."""
     return trainer.model.g_s.up0.bias.register_hook(lambda gradient: gradient * factor)
@@ -501,6 +522,7 @@ def test_there_are_recipes():
         ({"model": {"channels": "64"}}, "model config: sizes must be integers"),
         ({"model": 3}, "model must be a table, not 3"),
         ({"lr": "1e-3"}, "lr must be a number, not '1e-3'"),
+        ({"planes": 1.5}, "planes must be from 0 to 1"),
         ({"batch": 16.0}, r"batch must be a whole number, not 16\.0"),
         ({"batch": True}, "batch must be a whole number, not True"),
         ({"compile": 1}, "compile must be true or false, not 1"),

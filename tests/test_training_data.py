@@ -15,6 +15,7 @@ from ltchm_geo.errors import UsageError
 from ltchm_geo.training import data
 from ltchm_geo.training.augment import augment
 from ltchm_geo.training.data import Pool, Sampler, load_pools
+from ltchm_geo.training.planes import as_planes
 
 CPU = torch.device("cpu")
 NORTH_UP = rasterio.Affine(10, 0, 500000, 0, -10, 4000000)
@@ -220,6 +221,18 @@ def test_packs_need_their_decoder(tmp_path, monkeypatch):
         load_pools([tmp_path / "pack.tar"], CPU)
 
 
+def test_crops_come_in_the_order_in_which_they_were_drawn():
+    """Not pool by pool: within a batch qualities rise, and would with the pools."""
+    pools = [
+        Pool.build([(name, np.full((128, 128, 3), value, dtype))], CPU)
+        for name, value, dtype in (("wide", 65535, np.uint16), ("narrow", 0, np.uint8))
+    ]
+    drawn = Sampler(pools, {}).draw(400, 8, seeded(3))[:, 0, 0, 0]
+    places = torch.nonzero(drawn == 1)[:, 0].float()
+    assert 150 < len(places) < 250
+    assert 170 < float(places.mean()) < 230
+
+
 # --- augmentation -----------------------------------------------------------------------------------------------------
 
 
@@ -247,3 +260,39 @@ def test_augment_turns_each_image_by_itself():
     corners = augment(x, seeded(2))[:, :, [0, 0, 7, 7], [0, 7, 0, 7]].mean(1)
     brightest = torch.bincount(corners.argmax(1), minlength=4)
     assert (brightest > 50).all()  # of 400, each corner in a quarter or so
+
+
+# --- planes of components ---------------------------------------------------------------------------------------------
+
+
+def alike(x):
+    """Which of the images (B, 3, h, w) have three equal channels."""
+    return (x[:, :1] == x).flatten(1).all(1)
+
+
+def test_planes_change_the_wanted_share_of_crops_and_leave_the_others():
+    x = torch.rand(400, 3, 8, 8, generator=seeded(1))
+    before = x.clone()
+    out = as_planes(x, 0.25, seeded(2))
+    assert torch.equal(x, before)
+    assert torch.equal(out, as_planes(x, 0.25, seeded(2)))
+    assert torch.equal(as_planes(x, 0.0, seeded(2)), x)
+    changed = (out != x).flatten(1).any(1)
+    assert 70 < int(changed.sum()) < 130
+
+
+def test_planes_are_single_ones_in_all_channels_or_what_is_left_of_three_bands():
+    grey = torch.rand(400, 1, 16, 16, generator=seeded(1))
+    x = 0.5 + 0.4 * (grey - 0.5) + 0.1 * torch.rand(400, 3, 16, 16, generator=seeded(2))
+    out = as_planes(x, 1.0, seeded(3))
+    single = alike(out)
+    assert 250 < int(single.sum()) < 350  # three quarters
+    contrast = out.std((2, 3))
+    assert float(contrast[single].max()) > 2 * float(x.std((2, 3)).max())  # a strongest component of many bands
+    assert float(contrast[~single].median()) < float(x.std((2, 3)).median())
+    assert float((out[~single].mean((2, 3)) - 0.5).abs().max()) < 1e-4
+
+
+def test_planes_of_flat_crops_are_finite():
+    for value in (0.0, 1.0):
+        assert torch.isfinite(as_planes(torch.full((256, 3, 8, 8), value), 1.0, seeded())).all()

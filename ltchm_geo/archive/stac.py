@@ -198,14 +198,25 @@ def _geometry(path: Location) -> dict[str, Any]:
     if geometry is None:
         return {"geometry": None}
     polygons = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
-    points = [point for polygon in polygons for point in polygon[0]]
-    xs, ys = zip(*((point[0], point[1]) for point in points), strict=True)
-    return {"bbox": [min(xs), min(ys), max(xs), max(ys)], "geometry": geometry}
+    corners = (tuple(zip(*polygon[0], strict=True)) for polygon in polygons)
+    return {"bbox": _union([(min(x), min(y), max(x), max(y)) for x, y, *_ in corners]), "geometry": geometry}
 
 
 def _union(boxes: Sequence[Sequence[float]]) -> list[float]:
-    west, south, east, north = zip(*boxes, strict=True)
-    return [min(west), min(south), max(east), max(north)]
+    """The smallest box around all. One across the antimeridian has its west east of its east (RFC 7946, 5.2)."""
+    arcs = [arc for west, _, east, _ in boxes for arc in _within_world(west, east)]
+    arcs.sort()
+    first, reach, last = *arcs[0], max(east for _, east in arcs)
+    gap, west, east = first + 360 - last, first, last
+    for start, end in arcs:
+        if start - reach > gap:
+            gap, west, east = start - reach, start, reach
+        reach = max(reach, end)
+    return [west, min(box[1] for box in boxes), east, max(box[3] for box in boxes)]
+
+
+def _within_world(west: float, east: float) -> list[tuple[float, float]]:
+    return [(west, east)] if west <= east else [(-180.0, east), (west, 180.0)]
 
 
 def _datetime(meta: SceneMeta, scene: SceneRecord) -> tuple[str, str]:

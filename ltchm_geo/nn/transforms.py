@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
@@ -49,7 +50,8 @@ class Analysis(nn.Module):
         x = self.scale1(self.stage1(self.down1(x)), quality)
         x = self.scale2(self.stage2(self.down2(x)), quality)
         x = self.scale3(self.stage3(self.down3(x)), quality)
-        return cast(Tensor, self.scale4(self.stage4(self.down4(x)), quality))
+        with full_precision(x):
+            return cast(Tensor, self.scale4(self.stage4(self.down4(x.float())), quality))
 
 
 class Synthesis(nn.Module):
@@ -80,11 +82,20 @@ class Synthesis(nn.Module):
         where they meet. At most two pixels of that margin are carried along at any scale, for more cost time and give
         nothing (docs/decisions/0008-seams.md); the result has none.
         """
-        x = self.stage4(self.scale4(y, quality))
-        x = self.stage3(self.up3(self.scale3(x, quality)))
+        with full_precision(y):
+            x = self.stage4(self.scale4(y, quality))
+            x = self.up3(self.scale3(x, quality))
+        x = self.stage3(x)
         x = self.stage2(trim(self.up2(self.scale2(x, quality)), sides.times(2)))
         x = self.stage1(trim(self.up1(self.scale1(x, quality)), sides.times(2)))
         return trim(cast(Tensor, self.up0(x) + 0.5), sides.times(4))
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """No bfloat16 next to the latent, whatever goes on around: its eight bits do not tell 300 steps from 301."""
+    kind = x.device.type
+    lowered = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if lowered else nullcontext()
 
 
 def trim(x: Tensor, sides: Sides) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     """Randomly turn, mirror and re-expose crops (B, 3, S, S) in [0, 1]; each image independently."""
-    draw = _Draw(len(x), x.device, generator)
+    draw = Draw(len(x), x.device, generator)
     x = _turn(x, draw)
     x = torch.where(draw.chance(0.3), _permute_bands(x, draw), x)
     x = torch.where(draw.chance(0.08), x.mean(1, keepdim=True).expand_as(x), x)
@@ -19,38 +19,45 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     return x.clamp(0.0, 1.0)
 
 
-class _Draw:
-    """Per-image random numbers, shaped (B, 1, 1, 1)."""
+class Draw:
+    """Per-image random numbers (B, 1, 1, 1)."""
 
     def __init__(self, batch: int, device: torch.device, generator: torch.Generator):
         self.batch, self.device, self.generator = batch, device, generator
 
     def between(self, low: float, high: float) -> Tensor:
+        """Uniform in [low, high)."""
         uniform = torch.rand(self.batch, 1, 1, 1, generator=self.generator, device=self.device)
         return low + (high - low) * uniform
 
     def chance(self, probability: float) -> Tensor:
+        """True with this probability."""
         return self.between(0.0, 1.0) < probability
 
+    def weights(self) -> Tensor:
+        """(B, 3, 1, 1), positive, together 1."""
+        uniform = torch.rand(self.batch, 3, 1, 1, generator=self.generator, device=self.device)
+        return uniform / uniform.sum(1, keepdim=True).clamp(min=1e-6)
 
-def _turn(x: Tensor, draw: _Draw) -> Tensor:
+
+def _turn(x: Tensor, draw: Draw) -> Tensor:
     x = torch.where(draw.chance(0.5), x.flip(3), x)
     x = torch.where(draw.chance(0.5), x.flip(2), x)
     return torch.where(draw.chance(0.5), x.transpose(2, 3), x)
 
 
-def _permute_bands(x: Tensor, draw: _Draw) -> Tensor:
+def _permute_bands(x: Tensor, draw: Draw) -> Tensor:
     order = torch.rand(len(x), 3, generator=draw.generator, device=x.device).argsort(1)
     return x.gather(1, order[:, :, None, None].expand_as(x))
 
 
-def _expose(x: Tensor, draw: _Draw) -> Tensor:
+def _expose(x: Tensor, draw: Draw) -> Tensor:
     """Gamma, gain, and haze (an offset that also lowers contrast)."""
     gamma, gain, haze = draw.between(0.6, 1.6), draw.between(0.5, 1.15), draw.between(-0.05, 0.25)
     return x.clamp(min=1e-4) ** gamma * gain * (1 - haze) + haze
 
 
-def _cut(x: Tensor, draw: _Draw) -> Tensor:
+def _cut(x: Tensor, draw: Draw) -> Tensor:
     """One side of a random straight line becomes a flat value, like the edge of a rotated footprint."""
     size = x.shape[-1]
     axis = torch.linspace(-1, 1, size, device=x.device)

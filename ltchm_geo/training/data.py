@@ -139,12 +139,15 @@ class Sampler:
             On the CPU; `generator` if that is there.
         """
         chosen = torch.multinomial(self._probabilities, batch, replacement=True, generator=chooser or generator)
-        crops = []
+        crops, places = [], []
         for pool, start, stop in zip(self.pools, self._starts, self._starts[1:], strict=False):
-            mine = chosen[(chosen >= start) & (chosen < stop)] - start
+            mine = torch.nonzero((chosen >= start) & (chosen < stop))[:, 0]
             if len(mine):
-                crops.append(pool.crops(mine.to(pool.pixels.device, non_blocking=True), size, generator))
-        return torch.cat(crops)
+                images = (chosen[mine] - start).to(pool.pixels.device, non_blocking=True)
+                crops.append(pool.crops(images, size, generator))
+                places.append(mine)
+        # As they were drawn: qualities rise through a batch, and no pool is to have the low ones to itself.
+        return torch.cat(crops)[torch.cat(places).argsort().to(crops[0].device, non_blocking=True)]
 
 
 def load_pools(paths: Sequence[Path], device: torch.device, *, threads: int = 4) -> list[Pool]:

@@ -31,6 +31,7 @@ from ltchm_geo.training.awaken import awaken
 from ltchm_geo.training.data import Sampler
 from ltchm_geo.training.klt import start_as_klt
 from ltchm_geo.training.optim import laid_out, make_optimizer
+from ltchm_geo.training.planes import as_planes
 from ltchm_geo.training.predict import predict
 from ltchm_geo.training.recipe import Recipe
 from ltchm_geo.training.whiten import InputMoments
@@ -214,6 +215,8 @@ class Trainer:
 
     def _crops(self, batch: int, size: int) -> Tensor:
         x = augment(self.sampler.draw(batch, size, self.generator, self._chooser), self.generator)
+        if self.recipe.planes:
+            x = as_planes(x, self.recipe.planes, self.generator)
         return x.contiguous(memory_format=self._layout)
 
     def _free(self) -> dict[str, int]:

@@ -30,6 +30,8 @@ class Recipe:
         Side of the random crops and their number per step in the constant phase.
     decay_crop, decay_batch : int
         The same in the decay branch; 256 there, because the tile is the model's atomic unit.
+    planes : float
+        Share of the crops that become what scenes of many bands are coded as (`training.planes`).
     optimizer : {"muon", "adamw"}
         Muon orthogonalises the momentum of convolution weights; every other tensor gets AdamW.
     whiten : bool
@@ -78,6 +80,7 @@ class Recipe:
     batch: int = 16
     decay_crop: int = 256
     decay_batch: int = 16
+    planes: float = 0.0
     optimizer: Literal["muon", "adamw"] = "muon"
     whiten: bool = False
     lr: float = 1e-3
@@ -107,6 +110,8 @@ class Recipe:
             )
         if min(self.batch, self.decay_batch) < 1:
             raise UsageError("recipe: batch and decay_batch must be at least 1")
+        if not 0 <= self.planes <= 1:
+            raise UsageError("recipe: planes must be from 0 to 1")
         if self.optimizer not in ("muon", "adamw"):
             raise UsageError(f'recipe: optimizer must be "muon" or "adamw", not {self.optimizer!r}')
         if self.whiten and self.optimizer != "muon":
