@@ -168,7 +168,9 @@ class ObjectClient:
         try:
             yield
         except ImportError as error:
-            raise UsageError(f'{self._root} needs obstore: pip install "ltchm-geo[cloud]"') from error
+            raise UsageError(
+                f'{self._root} needs obstore: pip install ".[cloud]" in a checkout of ltchm_geo'
+            ) from error
         except Exception as error:
             if (found := _explain(error, f"{self._root}/{key}")) is None:
                 raise

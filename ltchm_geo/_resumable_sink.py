@@ -3,7 +3,8 @@
 Both forms of a scene are written as a folder ``<destination>.part`` with one file per key, and a journal that lists
 size and SHA-256 of every key once its bytes are on disk. A run that dies, or is stopped, leaves that folder; the next
 one keeps what is there as the journal says, provided it makes the same scene of the same source. A single file is
-packed from the folder at the end, in the order of its keys, so that its bytes do not tell which run stored what.
+packed from the folder at the end, in the order in which a run without a break writes it, so that its bytes do not tell
+which run stored what.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ import contextlib
 import os
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from ._recognise import MANIFEST_KEY
 from ._sink import (
     JOURNAL_NAME,
     LOCK_NAME,
@@ -28,6 +28,7 @@ from ._sink import (
     empty,
     explained,
     is_folder,
+    is_left_over,
     lock_file,
     part_of,
     sync_folder,
@@ -38,11 +39,12 @@ from .manifest import Record
 
 __all__ = ["ResumableSink", "discard_unfinished", "open_resumable_sink"]
 
-_FIRST_KEY = "zarr.json"
 _PACKED_NAME = ".packed"
 
 
-def open_resumable_sink(destination: str | os.PathLike[str], overwrite: bool, identity: str) -> ResumableSink:
+def open_resumable_sink(
+    destination: str | os.PathLike[str], overwrite: bool, identity: str, order: Sequence[str]
+) -> ResumableSink:
     """Begin to write a scene, or continue; see `ResumableSink`.
 
     Raises
@@ -52,11 +54,11 @@ def open_resumable_sink(destination: str | os.PathLike[str], overwrite: bool, id
     path = Path(destination)
     check_destination(path, overwrite)
     with explained(path):
-        return ResumableSink(path, overwrite, identity)
+        return ResumableSink(path, overwrite, identity, order)
 
 
 def discard_unfinished(path: Path) -> None:
-    """Remove what a resumable run left of the scene `path`; does nothing if there is nothing.
+    """Remove the folder that an unfinished run left of the scene `path`; does nothing if there is none.
 
     Raises
     ------
@@ -64,8 +66,7 @@ def discard_unfinished(path: Path) -> None:
         Another process is writing it.
     """
     part = part_of(path)
-    # With the lock alone, or nothing, in it, a run was killed in the last moment of this very function.
-    if (part / JOURNAL_NAME).is_file() or (part.is_dir() and set(os.listdir(part)) <= {LOCK_NAME}):
+    if is_left_over(part):
         with explained(path):
             _discard_staged(part, lock_file(part / LOCK_NAME, path))
 
@@ -80,6 +81,8 @@ class ResumableSink(DirectorySink):
     overwrite : bool
     identity : str
         One line that stands for source, settings and weights. What a run with another one left is removed.
+    order : sequence of str
+        The keys of a single file as they are to follow each other.
 
     Attributes
     ----------
@@ -87,7 +90,8 @@ class ResumableSink(DirectorySink):
         What earlier runs stored completely.
     """
 
-    def __init__(self, path: Path, overwrite: bool, identity: str):
+    def __init__(self, path: Path, overwrite: bool, identity: str, order: Sequence[str]):
+        self._order = order
         self._identity, self._mutex = identity, threading.Lock()
         self.kept: dict[str, Record] = {}
         if (part := part_of(path)).is_file() and not is_folder(path):  # of a run that was not resumable
@@ -153,10 +157,8 @@ class ResumableSink(DirectorySink):
         _discard_staged(self._part, self._lock)
 
     def _pack(self, file: IO[bytes]) -> None:
-        paths = (p.relative_to(self._part).as_posix() for p in self._part.rglob("*") if p.is_file())
-        place = {_FIRST_KEY: -1, MANIFEST_KEY: 1}
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for key in sorted(filter(KEY.fullmatch, paths), key=lambda key: (place.get(key, 0), key)):
+            for key in (key for key in self._order if (self._part / key).is_file()):
                 add_member(archive, key, self.read(key))
 
     def abort(self) -> None:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
+import re
+import secrets
 import shutil
 import tempfile
 import threading
@@ -39,10 +42,12 @@ __all__ = [
     "empty",
     "explained",
     "is_folder",
+    "is_left_over",
     "lock_file",
     "open_sink",
     "part_of",
     "refuse_suffix",
+    "refuse_unfinished",
     "remove_scene",
     "replacing",
     "scratch_for",
@@ -54,6 +59,8 @@ __all__ = [
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same content gives the same file, whenever it is written
 LOCK_NAME, JOURNAL_NAME = ".lock", ".journal"  # the latter is `_resumable_sink`'s
+_SHARD = re.compile(r" \d+/(g\d+|alpha|mask)/c/")  # in a line of the journal
+_REPLACED = ".old-"  # and something unique; what a folder is called once it is to be replaced
 MARKER = "zarr.json"
 
 
@@ -88,7 +95,10 @@ def open_sink(destination: str | os.PathLike[str], overwrite: bool) -> Sink:
 
 
 def check_destination(path: Location, overwrite: bool) -> None:
-    """Raise what `open_sink` would for a destination that exists or lies in no folder; writes nothing."""
+    """Raise what `open_sink` would for a destination that exists or lies in no folder; writes nothing.
+
+    Warns of a folder that a killed run was replacing.
+    """
     if isinstance(path, ObjectUrl):
         from ._object_sink import check_object_destination
 
@@ -100,6 +110,23 @@ def check_destination(path: Location, overwrite: bool) -> None:
         check_free(path, is_folder(path), overwrite)
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise DestinationError(f"cannot write {path}: no permission to write in {path.parent}")
+        if is_folder(path):
+            for replaced in path.parent.glob(f"{glob.escape(path.name)}{_REPLACED}*"):
+                advice = "remove it" if path.exists() else "give it its name back, or remove it"
+                warnings.warn(f"{replaced} is what {path.name} was before a run was killed: {advice}", stacklevel=2)
+
+
+def refuse_unfinished(path: Path) -> None:
+    """DestinationExistsError where a run that is not going on from it would remove what an earlier one stored."""
+    part = part_of(path)
+    with explained(path):
+        journal = part / JOURNAL_NAME
+        lines = journal.read_text("utf-8", "replace").splitlines() if journal.is_file() else []
+    if shards := sum(_SHARD.search(line) is not None for line in lines):
+        raise DestinationExistsError(
+            f"{part} holds {shards} finished shards of a run that did not end: go on from them with --resume "
+            "(resume=True), or discard them with --overwrite (overwrite=True)"
+        )
 
 
 def refuse_suffix(path: Location, suffixes: Collection[str], what: str, right: str) -> None:
@@ -132,11 +159,11 @@ def checking_place(path: Path) -> Path:
 def check_free(path: Path, folder: bool, overwrite: bool) -> None:
     if not os.path.lexists(path):  # a link to nowhere is something, too
         return
-    if not overwrite:
-        raise DestinationExistsError(f"{path} exists: give another name, or replace it by --overwrite (overwrite=True)")
     if path.is_dir() != folder:
         kind = "a file" if folder else "a folder"
         raise DestinationExistsError(f"{path} is {kind}; choose another name")
+    if not overwrite:
+        raise DestinationExistsError(f"{path} exists: give another name, or replace it by --overwrite (overwrite=True)")
     # Overwriting a folder deletes it whole: only ever do that to something that is a Zarr store.
     if folder and not (path / MARKER).is_file() and any(path.iterdir()):
         raise DestinationExistsError(
@@ -199,7 +226,7 @@ class ZipSink:
         self._path, self._overwrite = path, overwrite
         self._part = part_of(path)
         if self._part.is_dir():
-            if not _is_left_over(self._part):
+            if not is_left_over(self._part):
                 raise DestinationError(f"cannot write {path}: {self._part} is a folder; remove it")
             discard(self._part, lock_file(self._part / LOCK_NAME, path))
         self._file = lock_file(self._part, path)
@@ -247,7 +274,7 @@ class DirectorySink:
     def __init__(self, path: Path, overwrite: bool):
         self._path, self._overwrite = path, overwrite
         self._part = part_of(path)
-        if self._part.exists() and not _is_left_over(self._part):
+        if self._part.exists() and not is_left_over(self._part):
             raise DestinationError(f"cannot write {path}: {self._part} is in the way; remove it")
         self._part.mkdir(exist_ok=True)
         self._lock = lock_file(self._part / LOCK_NAME, path)
@@ -296,7 +323,7 @@ class DirectorySink:
         discard(self._part, self._lock)
 
 
-def _is_left_over(part: Path) -> bool:
+def is_left_over(part: Path) -> bool:
     """Whether a folder is what a run left that was killed, and not somebody's own."""
     if not part.is_dir():
         return False
@@ -308,18 +335,21 @@ def _is_left_over(part: Path) -> bool:
 
 
 @contextlib.contextmanager
-def claimed(path: Path) -> Iterator[None]:
+def claimed(path: Path) -> Iterator[bool]:
     """For the time of a block, let no other run make `path` by way of files beside it. Leaves nothing.
+
+    Yields whether a run was killed in such a block, and may have left such files.
 
     Raises
     ------
     DestinationBusyError, DestinationError
     """
     name = path.with_name(path.name + ".lock")
+    left_behind = os.path.lexists(name)
     with explained(path):
         lock = lock_file(name, path)
     try:
-        yield
+        yield left_behind
     finally:
         discard(name, lock)
 
@@ -371,19 +401,33 @@ def take_place(part: Path, path: Path, lock: IO[bytes] | None = None) -> None:
 
     `lock`, on the file or in the folder, is held until then, where the system can rename what is open, and closed.
     """
-    replaced = path.with_name(f"{path.name}.old-{os.getpid()}") if path.is_dir() else None
-    if replaced is not None:
-        path.rename(replaced)  # fails rather than touch a folder that has this name already
     if lock is not None and os.name == "nt":
         lock.close()
-    os.replace(part, path)
+    if path.is_dir():
+        _replace_folder(part, path)
+    else:
+        os.replace(part, path)
     if lock is not None:
         lock.close()
-    if replaced is not None and replaced.is_symlink():
-        replaced.unlink()  # what it leads to is somebody's own
-    elif replaced is not None:
-        shutil.rmtree(replaced)
     sync_folder(path.parent)
+
+
+def _replace_folder(part: Path, path: Path) -> None:
+    replaced = path.with_name(f"{path.name}{_REPLACED}{secrets.token_hex(4)}")
+    path.rename(replaced)
+    try:
+        os.replace(part, path)
+    except BaseException:
+        replaced.rename(path)
+        raise
+    try:
+        # What a link leads to is somebody's own.
+        replaced.unlink() if replaced.is_symlink() else shutil.rmtree(replaced)
+    except OSError as error:
+        reason = error.strerror or error
+        warnings.warn(
+            f"{path} is complete, but what it replaced cannot be removed: {replaced} ({reason})", stacklevel=2
+        )
 
 
 def discard(part: Path, lock: IO[bytes]) -> None:

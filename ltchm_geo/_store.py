@@ -1,8 +1,9 @@
 """Reading bytes by key from a scene, be it a ZIP file or a folder. Knows nothing of what the bytes mean.
 
-Members of the ZIP file are read with `os.pread` at offsets taken from its directory once: many threads can read at the
-same time, and a tile costs one system call. For that, shards are stored as they are; the JSON documents, which are read
-whole and would outweigh the pixels of a small scene, are deflated. Scenes in object stores are `_object_store`'s.
+Members of the ZIP file are read with `os.pread` at offsets that are found once: many threads can read at the same time,
+and a tile costs one system call, but for the first of its shard. For that, shards are stored as they are; the JSON
+documents, which are read whole and would outweigh the pixels of a small scene, are deflated. Scenes in object stores
+are `_object_store`'s.
 """
 
 from __future__ import annotations
@@ -187,6 +188,7 @@ class ZipStore:
 
     def __init__(self, path: Location, file: RandomAccess):
         self.path, self._file = path, file
+        self._begins: dict[str, int] = {}  # where the data of members lie whose headers were looked at
         try:
             self._members = self._directory()
         except BaseException:
@@ -266,7 +268,9 @@ class ZipStore:
         member = self._member(key)
         if offset < 0 or size < 0 or offset + size > member.size:
             raise CorruptContainerError(f"{key} has {member.size} bytes, {size} at {offset} were asked for")
-        begin = self._data_offset(key, member)
+        begin = self._begins.get(key)
+        if begin is None:
+            begin = self._begins[key] = self._data_offset(key, member)
         if member_method(key) == zipfile.ZIP_STORED:
             return exactly(self._file.pread(begin + offset, size), size, key)
         deflated = exactly(self._file.pread(begin, member.stored), member.stored, key)

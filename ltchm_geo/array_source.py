@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .errors import UnsupportedRasterError, UsageError
 from .georef import BandInfo, Georef, Number, alpha_band, native_nodata
-from .georef_xarray import read_georef, spatial_dims
+from .georef_xarray import has_spatial_dims, read_georef, spatial_dims
 from .source import Purpose, Source, mask_kind
 from .source_files import Files
 from .types import EXACT_DTYPES, PIXEL_DTYPES, PixelBox, Shape2d
@@ -29,6 +29,8 @@ __all__ = ["ArraySource"]
 _MASK = "mask"
 _COLORS = ("red", "green", "blue", "alpha")
 _CLASSES = ("flag_values", "flag_masks", "flag_meanings")
+_SCALING = (("scales", "scale_factor"), ("offsets", "add_offset"))
+_UNSCALED = {"scale_factor": 1.0, "add_offset": 0.0}
 _NODATA = ("_FillValue", "missing_value", "nodata")
 _NOT_TAGS = {*_NODATA, *_CLASSES, "scale_factor", "add_offset", "scales", "offsets", "long_name", "units"}
 _NOT_TAGS |= {"grid_mapping", "coordinates", "standard_name"}
@@ -41,7 +43,8 @@ class ArraySource(Source):
     ----------
     src : xarray.DataArray or xarray.Dataset
         (y, x) or (band, y, x), also named lat/lon or latitude/longitude. The variables of a Dataset become bands one
-        after the other, but for a boolean variable named ``mask``, which says where there is data.
+        after the other, but for a boolean variable named ``mask``, which says where there is data, and those that lack
+        rows or columns, such as the bounds of coordinates.
 
     Raises
     ------
@@ -140,7 +143,10 @@ class _Part:
             dtype = np.dtype(encoding["dtype"])
         dtype = _checked_dtype(dtype, name, purpose)
         nodata = _nodata(array, dtype, packed)
-        packing = (float(encoding.get("scale_factor", 1)), float(encoding.get("add_offset", 0))) if packed else None
+        packing = None
+        if packed:
+            (scale,), (offset,) = (_numbers(encoding, key, 1, name) for key in ("scale_factor", "add_offset"))
+            packing = scale, offset
         scales, offsets = _scaling({**array.attrs, **(encoding if packed else {})}, cube.shape[0], name)
         unit = array.attrs.get("units")
         bands = tuple(
@@ -178,7 +184,8 @@ def _take_apart(src: xr.DataArray | xr.Dataset, name: str) -> tuple[list[xr.Data
     """The arrays of pixels, and the mask."""
     if isinstance(src, xr.DataArray):
         return [src], None
-    arrays = [array for array in src.data_vars.values() if array.ndim]
+    every = [array for array in src.data_vars.values() if array.ndim]
+    arrays = [array for array in every if has_spatial_dims(array)] or every
     masks = [array for array in arrays if array.name == _MASK and array.ndim == 2 and array.dtype == np.bool_]
     pixels = [array for array in arrays if not any(array is mask for mask in masks)]
     if not pixels:
@@ -217,14 +224,23 @@ def _nodata(array: xr.DataArray, dtype: np.dtype[Any], packed: bool) -> Number |
 
 
 def _scaling(found: Mapping[Any, Any], bands: int, name: str) -> tuple[list[float], list[float]]:
-    """Scale and offset of each band."""
-    scales = found.get("scales", [found.get("scale_factor", 1.0)] * bands)
-    offsets = found.get("offsets", [found.get("add_offset", 0.0)] * bands)
-    if len(scales) != bands or len(offsets) != bands:
-        raise UsageError(
-            f"{name} has {bands} bands, but {len(scales)} scales and {len(offsets)} offsets: mend or drop them"
-        )
-    return [float(scale) for scale in scales], [float(offset) for offset in offsets]
+    """Scale and offset of each band: one for all as CF has it, or one each as rioxarray has it."""
+    scales, offsets = (_numbers(found, several if several in found else one, bands, name) for several, one in _SCALING)
+    return scales, offsets
+
+
+def _numbers(found: Mapping[Any, Any], key: str, bands: int, name: str) -> list[float]:
+    """An attribute with one number for each band, or by CF's keys one for all."""
+    value = found.get(key, _UNSCALED.get(key))
+    try:
+        numbers = [float(number) for number in np.ravel(np.asarray(value, object))]
+    except (TypeError, ValueError):
+        raise UsageError(f"{name} has the {key} {value!r}, which is no number: mend or drop it") from None
+    if key in _UNSCALED and len(numbers) == 1:
+        return numbers * bands
+    if len(numbers) != bands:
+        raise UsageError(f"{name} has {bands} bands, but {len(numbers)} {key}: mend or drop them")
+    return numbers
 
 
 def _meaning(array: xr.DataArray, dims: Sequence[str], bands: int) -> tuple[list[str | None], list[str]]:

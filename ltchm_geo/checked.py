@@ -10,7 +10,9 @@ complete, but whose check was interrupted, is not: nothing says that it is still
 
 from __future__ import annotations
 
+import os
 import tempfile
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ import numpy as np
 
 from ._sink import check_destination, checking_place, claimed, explained, remove_scene, take_place
 from .container import ContainerReader
-from .errors import CorruptTileError, VerificationError
+from .errors import CorruptTileError, DestinationExistsError, VerificationError
 from .exact_pixels import same_bits, within
 from .guarantee import Guarantee
 from .inspection import verify
@@ -46,16 +48,19 @@ def compress_checked(write: Writing, source: Source, path: Location, settings: C
     write : callable (path, settings)
         Compresses the source, without either.
     """
+    began = time.perf_counter()
     if isinstance(path, ObjectUrl):
         result = _to_store(write, source, path, settings)
     else:
         result = _beside(write, source, path, settings)
-    return replace(result, path=path)
+    return replace(result, path=path, seconds=time.perf_counter() - began)
 
 
 def _beside(write: Writing, source: Source, path: Path, settings: CompressSettings) -> CompressResult:
     place = checking_place(path)
-    with claimed(path):
+    with claimed(path) as left_behind:
+        if os.path.lexists(place) and not left_behind:
+            raise DestinationExistsError(f"{place} exists, where {path} has to lie while it is checked: move it away")
         try:
             result = _compress(write, source, place, settings)
             if settings.verify:

@@ -59,7 +59,9 @@ def connected(client: Client | str) -> Iterator[Client]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise UsageError('clusters need dask.distributed: pip install "ltchm-geo[cluster]"') from error
+        raise UsageError(
+            'clusters need dask.distributed: pip install ".[cluster]" in a checkout of ltchm_geo'
+        ) from error
     if isinstance(client, Client):
         yield client
         return

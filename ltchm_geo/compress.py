@@ -10,17 +10,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._sink import check_destination, checking_place, is_folder, part_of, refuse_suffix, scratch_for
+from ._sink import check_destination, checking_place, is_folder, part_of, refuse_suffix, refuse_unfinished, scratch_for
 from .base_choice import choose_engine
-from .container import ContainerReader, ContainerWriter, Overview, SceneMeta
+from .container import ContainerReader, ContainerWriter, SceneMeta
 from .errors import DestinationError, UsageError
 from .fingerprint import work_identity
 from .location import Location, ObjectUrl, locate
 from .masks import valid_pixels
 from .metrics import ErrorStats, known_peak
 from .nn.config import level_to_lambda
-from .plan import describe_scene
-from .pyramid import LARGE, automatic_factors, check_overviews
+from .plan import describe_scene, warn_of_alpha
 from .raster import RASTER_SUFFIXES, Source, open_source
 from .scene_decoder import SceneDecoder
 from .scene_encoder import Crew, SceneEncoder, ThreadCrew
@@ -29,7 +28,7 @@ from .settings import CompressSettings, as_tuple
 from .source_files import lies_in
 from .tiles import DEFAULT_TILE, TileGrid, automatic_shard
 from .timing import StageClock
-from .types import Shape2d, TileIndex
+from .types import TileIndex
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -62,7 +61,7 @@ class CompressResult:
     ratio : float
         raw_bytes / bytes.
     seconds : float
-        Wall-clock time.
+        Wall-clock time, of finding a target, verifying and measuring, too.
     level : int
         Quality level used.
     tiles : dict
@@ -76,6 +75,8 @@ class CompressResult:
         Shards that an earlier, unfinished run had stored (`resume`).
     cpu : dict
         As `stages`, but seconds that the threads spent computing, without waiting.
+    alpha : int or None
+        Number, from 1, of the alpha band, which is stored exactly.
     """
 
     path: Location
@@ -92,6 +93,7 @@ class CompressResult:
     max_error: tuple[float, ...] | None = None
     kept: int = 0
     cpu: dict[str, float] = field(default_factory=dict)
+    alpha: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready dictionary."""
@@ -135,7 +137,8 @@ def compress_raster(
         Never modified. uint8, uint16, int16, float32 or float64, any number of bands. What else xarray objects must be
         like, says `array_source`.
     dst : path, optional
-        ``*.zarr`` writes a folder, any other name a single file. Default: the source's name with the suffix .ltchm.
+        ``*.zarr`` writes a folder, any other name a single file. Default: the source's name with the suffix .ltchm; in
+        a folder that exists, if one is given.
         ``s3://bucket/scene.ltchm`` and ``s3://bucket/scene.zarr`` write to an object store (docs/scaling.md).
     quality : int, optional
         1 (smallest) to 100 (best); 50 if neither this nor `lambda_` is given.
@@ -181,12 +184,14 @@ def compress_raster(
         lossless tiles have no seams.
     decorrelate : bool
         Code more than three bands, or two or three that are little alike, as uncorrelated components of each other:
-        10 to 60 % less at equal quality. Reading one band then takes decoding all of them, up to 16; without, up to 3.
+        32 to 39 % less at equal quality for 4, 8 and 12 bands of real scenes. Reading one band then takes decoding all
+        of them, up to 16; without, up to 3.
     resume : bool
         Keep what is finished when the run ends early, however it ends, and go on from what an earlier such run of the
         same source (same files, sizes and times), settings and weights left in ``<dst>.part``. Equal bytes come out.
-        The source has to be files, and `dst` local, or the run begins anew. With `verify`, a run that ends while it
-        reads back begins anew, and what a run without it left is not used.
+        The source has to be files, and `dst` local, or the run begins anew. A run without it does not throw away what
+        is kept, unless `overwrite` says so. With `verify`, a run that ends while it reads back begins anew, and what a
+        run without it left is not used.
     workers : int, optional
         Shards in work at once. Memory is bounded by them, whatever the scene's size, plus GDAL's block cache (5 % of
         the machine unless the environment variable GDAL_CACHEMAX says otherwise; the command line sets 256 MB).
@@ -238,7 +243,7 @@ def compress_raster(
         workers=workers,
     )
     with open_source(src, settings.purpose) as source:
-        path = locate(dst) if dst is not None else _default_destination(source.name)
+        path = _destination(dst, source.name)
         return compress_scene(source, path, settings, progress=progress, client=client, written=written)
 
 
@@ -256,27 +261,42 @@ def compress_scene(
     check_destination(path, settings.overwrite)
     _refuse_own_files(source, path)
     refuse_suffix(path, RASTER_SUFFIXES, "a compressed scene", SUFFIX)
-    if settings.verify or settings.target is not None:
+    checked = settings.verify or settings.target is not None
+    if isinstance(path, Path) and not (settings.resume or settings.overwrite):
+        refuse_unfinished(checking_place(path) if checked else path)
+    if not settings.lossless:
+        warn_of_alpha(source)
+    if checked:
         from .checked import compress_checked
 
         def write(place: Location, plain: CompressSettings) -> CompressResult:
-            return compress_scene(source, place, plain, progress=progress, client=client)
+            return _compress(source, place, plain, progress, client)
 
         return compress_checked(write, source, path, settings)
+    return _compress(source, path, settings, progress, client, written)
+
+
+def _compress(
+    source: Source,
+    path: Location,
+    settings: CompressSettings,
+    progress: Progress | None,
+    client: Client | str | None,
+    written: Written | None = None,
+) -> CompressResult:
+    """Once, without looking whether the result is as it should be."""
     began, clock, count = time.perf_counter(), StageClock(), worker_count(settings.workers)
     meta, engine = _plan(source, path, settings, clock)
-    preview = max(source.shape) > LARGE if settings.preview is None else settings.preview
     unfinished = work_identity(source, settings) if settings.resume and isinstance(path, Path) else None
     with (
-        _crew(client, source, engine, settings, clock) as crew,
+        _crew(client, source, engine, settings, clock, in_order=unfinished is None) as crew,
         ContainerWriter(path, meta, settings.overwrite, resume=unfinished) as writer,
     ):
         kept = writer.stored
         encoder = SceneEncoder(meta, crew, writer, clock)
-        encoder.encode(source, scratch_for(path), progress, preview=preview)
+        encoder.encode(source, scratch_for(path), progress, preview=settings.preview_of(source.shape))
         with clock("write"):
             writer.finish()
-    seconds = time.perf_counter() - began
     with ContainerReader(path) as reader:
         size = reader.sizes()["total"]
     result = CompressResult(
@@ -286,19 +306,20 @@ def compress_scene(
         raw_bytes=source.raw_bytes,
         bpp=8 * size / (source.shape.y * source.shape.x),
         ratio=source.raw_bytes / size,
-        seconds=seconds,
+        seconds=time.perf_counter() - began,
         level=meta.level,
         tiles=dict(encoder.modes),
         stages=clock.totals,
         kept=kept,
         cpu=clock.cpu,
+        alpha=None if meta.alpha is None else meta.alpha + 1,
     )
     if not settings.measure:
         return result
     if written is not None:
         written(result)
     psnr, max_error = measure_scene(source, path, settings.device, count)
-    return replace(result, psnr=psnr, max_error=max_error)
+    return replace(result, psnr=psnr, max_error=max_error, seconds=time.perf_counter() - began)
 
 
 def _plan(
@@ -307,7 +328,7 @@ def _plan(
     """What the scene will say about itself, and the network that codes it; None where none is needed."""
     tile, shard = settings.tile_size, settings.shard_tiles
     grid = TileGrid(source.shape, tile, automatic_shard(source.shape, tile) if shard is None else shard)
-    overviews = _overviews(source.shape, settings.overviews, settings.overview_level)
+    overviews = settings.overviews_of(source.shape)
     promised = settings.guarantee(len(source.bands), classes=source.classes)
     engine, level = choose_engine(source, grid, settings, promised, clock)
     if promised is not None:
@@ -315,34 +336,26 @@ def _plan(
     meta = describe_scene(
         source, engine, level, tile, grid.shard, clock, guarantee=promised, decorrelate=settings.decorrelate
     )
-    return replace(meta, overviews=overviews, halo=_halo(meta, settings, path)), engine
+    return replace(meta, overviews=overviews, halo=settings.halo(grid, folder=is_folder(path))), engine
 
 
 @contextlib.contextmanager
 def _crew(
-    client: Client | str | None, source: Source, engine: Engine | None, settings: CompressSettings, clock: StageClock
+    client: Client | str | None,
+    source: Source,
+    engine: Engine | None,
+    settings: CompressSettings,
+    clock: StageClock,
+    *,
+    in_order: bool,
 ) -> Iterator[Crew]:
     if client is None:
-        yield ThreadCrew(engine, clock, worker_count(settings.workers))
+        yield ThreadCrew(engine, clock, worker_count(settings.workers), in_order=in_order)
         return
     from .cluster import ClusterCrew, connected
 
     with connected(client) as connection:
         yield ClusterCrew(connection, source, settings.device, clock)
-
-
-def _overviews(shape: Shape2d, factors: Sequence[int] | Literal[False] | None, level: int) -> tuple[Overview, ...]:
-    chosen = automatic_factors(shape) if factors is None else factors or ()
-    found = tuple(Overview(int(factor), level) for factor in chosen)
-    check_overviews(shape, found)
-    return found
-
-
-def _halo(meta: SceneMeta, settings: CompressSettings, path: Location) -> int:
-    """Whether tiles see their neighbours. A bound on the error is checked tile by tile, so there they do not."""
-    if settings.lossless or settings.max_error is not None or meta.grid.shape == (1, 1):
-        return 0
-    return int(not is_folder(path) if settings.seamless is None else settings.seamless)
 
 
 def _refuse_own_files(source: Source, path: Location) -> None:
@@ -355,6 +368,15 @@ def _refuse_own_files(source: Source, path: Location) -> None:
             if lies_in(file, place):
                 what = "the source itself" if place == path else f"written by way of {place.name}, which the source is"
                 raise DestinationError(f"{path} is {what}; choose another destination")
+
+
+def _destination(dst: str | os.PathLike[str] | None, name: str) -> Location:
+    if dst is None:
+        return _default_destination(name)
+    path = locate(dst)
+    if isinstance(path, Path) and path.is_dir() and not is_folder(path):
+        return path / _default_destination(name).name
+    return path
 
 
 def _default_destination(name: str) -> Path:

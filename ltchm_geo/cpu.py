@@ -1,4 +1,7 @@
-"""The CPU cores that networks run on: how many, the threads on them, their memory, and what they compute fast."""
+"""The CPU cores that networks run on: how many, the threads on them, their memory, and what they compute fast.
+
+PyTorch is imported where it is needed: who only counts cores does without.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ import ctypes
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-
-import torch
 
 __all__ = ["core_count", "has_bfloat16", "keep_memory", "pool"]
 
@@ -25,6 +26,8 @@ def core_count() -> int:
 @cache
 def has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware; emulated, it is ten times slower than float32."""
+    import torch
+
     # PyTorch's own answer: not public, so releases that do not give it get float32.
     checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
     return any(bool(check()) for check in checks if check is not None)
@@ -48,6 +51,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def _start_thread() -> None:
+    import torch
+
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # a denormal costs a hundred times a normal number, and no pixel can show it
 

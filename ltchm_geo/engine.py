@@ -5,7 +5,6 @@ This is where the float transforms (`nn`) and the exact entropy coder (`entropy`
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import os
@@ -21,9 +20,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from . import cancellation, cpu
-from .device import pick_device, single_precision
+from .device import pick_device, single_precision, wait
 from .entropy.integer_net import ExactCoder
-from .errors import InvalidWeightsError, UsageError
+from .errors import DeviceError, InvalidWeightsError, UsageError
 from .nn.config import LEVELS_PER_ANCHOR, ModelConfig
 from .nn.hyperprior import HyperAnalysis
 from .nn.inference import Precision, prepare
@@ -52,6 +51,10 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
+class _OutOfMemory(DeviceError):
+    """What is asked of a GPU at once does not fit its memory."""
+
+
 class _Wave(NamedTuple):
     """Tiles of one extent whose latents are coded together."""
 
@@ -75,7 +78,8 @@ class Engine:
     Attributes
     ----------
     batch : int
-        Tiles per pass through g_a or g_s. May be set while nothing is coded; so may `threads`.
+        Tiles per pass through g_a or g_s, fewer once a GPU had too little memory for them. May be set while nothing is
+        coded; so may `threads`.
     threads : int
         CPU cores to use at once: by the tiles side by side on a CPU, by the entropy coder beside a GPU.
     """
@@ -169,14 +173,16 @@ class Engine:
                 y = trim(g_a(pixels, quality.expand(len(pixels))).float(), part.sides)
                 y = F.pad(y, (0, side - y.shape[3], 0, side - y.shape[2]))
                 latents = _integers(y), _integers(h_a(y, quality.expand(len(y))))
-                if self.device.type == "cuda":  # or the clock would count the wait in the stage that follows
-                    torch.cuda.synchronize(self.device)
+                wait(self.device)  # or the clock would count it in the stage that follows
                 return latents
 
+        def attempt(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+            parts = alike(torch.from_numpy(x), sides, batch, MARGIN, _beyond(extents, side, LATENT))
+            y, z = zip(*self._map(transform, parts), strict=True)
+            return in_order(y, parts), in_order(z, parts)
+
         side = (x.shape[-1] - (2 * MARGIN if sides is not None else 0)) // LATENT
-        parts = alike(torch.from_numpy(x), sides, self.batch, MARGIN, _beyond(extents, side, LATENT))
-        y, z = zip(*self._map(transform, parts), strict=True)
-        return in_order(y, parts), in_order(z, parts)
+        return self._fitting(attempt)
 
     def decode_latents(
         self,
@@ -224,27 +230,28 @@ class Engine:
         """
         clock = clock or StageClock()
         g_s, quality = self._at("g_s", level, precision)
-        exactly = single_precision if precision == "float32" else contextlib.nullcontext
 
         def restore(part: Part) -> torch.Tensor:
-            with clock("network"), exactly():
+            with clock("network"):
                 latents = part.tiles.to(self.device).float().contiguous(memory_format=torch.channels_last)
                 pixels = g_s(latents, quality.expand(len(latents)), part.sides).float().cpu()
                 missing = (0, LATENT * side - pixels.shape[3], 0, LATENT * side - pixels.shape[2])
                 return F.pad(pixels, missing, mode="replicate") if any(missing) else pixels
 
+        def attempt(batch: int) -> NDArray[np.float32]:
+            parts = alike(y, sides, batch, 1, _beyond(extents, side, 1))
+            found: NDArray[np.float32] = in_order(self._map(restore, parts), parts).numpy()
+            return found
+
         side = y.shape[-1] - (2 if sides is not None else 0)
-        parts = alike(y, sides, self.batch, 1, _beyond(extents, side, 1))
-        found: NDArray[np.float32] = in_order(self._map(restore, parts), parts).numpy()
-        return found
+        return self._fitting(attempt)
 
     @property
     def _coder_threads(self) -> int:
         return 1 if self.device.type == "cpu" else self.threads
 
     def _map(self, function: Callable[[_T], _R], parts: Sequence[_T]) -> list[_R]:
-        """Apply `function` to every part: on a CPU side by side, one core each; on a GPU in turn."""
-
+        """Apply `function` to every part: on a CPU side by side, one core each; on a GPU in turn, in true float32."""
         stop = cancellation.current()
 
         def work(part: _T) -> _R:
@@ -252,9 +259,29 @@ class Engine:
                 cancellation.check()
                 return function(part)
 
-        if self.device.type != "cpu":
-            return [work(part) for part in parts]
-        return list(cpu.pool(self.threads).map(work, parts))
+        if self.device.type == "cpu":
+            return list(cpu.pool(self.threads).map(work, parts))
+        try:
+            with single_precision(self.device):
+                return [work(part) for part in parts]
+        except torch.cuda.OutOfMemoryError as error:
+            raise _OutOfMemory(
+                f"{self.device} has too little free memory: end what else uses it, or ask for less at once with "
+                "--workers 1, or use --device cpu"
+            ) from error
+
+    def _fitting(self, attempt: Callable[[int], _R]) -> _R:
+        """`attempt` with as many tiles a pass as the device has memory for; from then on, no more are tried."""
+        while True:
+            batch = self.batch
+            try:
+                return attempt(batch)
+            except _OutOfMemory:
+                if batch == 1:
+                    raise
+            # Not before the exception is gone, with the frames that hold the tensors.
+            torch.cuda.empty_cache()
+            self.batch = min(self.batch, batch // 2)
 
     def _waves(self, tiles: int, extents: Sequence[Shape2d] | None) -> list[_Wave]:
         """All tiles, in parts that share the steps of the wavefront, but only one core."""

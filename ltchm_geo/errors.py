@@ -148,6 +148,6 @@ class InvalidWeightsError(WeightsError):
 
 
 class DeviceError(LtchmError, RuntimeError):
-    """The asked-for device is not there."""
+    """The asked-for device is not there, or has too little memory."""
 
     exit_code = 2

@@ -5,34 +5,33 @@ from __future__ import annotations
 import math
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._sink import explained
 from .base_choice import choose_engine
 from .container import BandGroup, SceneMeta
 from .engine import Engine
-from .errors import CorruptTileError, DestinationError, UsageError
+from .errors import CorruptTileError, UsageError
 from .masks import valid_pixels
 from .metrics import ErrorStats, known_peak
 from .picture import Stretch, display_bands, write_png
 from .place import check_place, window_box
 from .plan import DOCUMENT_BYTES, describe_scene
-from .pyramid import LARGE, automatic_factors
 from .raster import Source, open_source
-from .sampling import read_tiles, spread
+from .sampling import code_plane, read_tiles, spread
 from .scene_decoder import group_coding
-from .scene_writer import encode_plane
 from .schedule import Progress, Ticker
 from .seams import Surroundings
 from .settings import CompressSettings, as_tuple
 from .tile_decoder import decode_tiles
 from .tile_encoder import encode_tiles
-from .tiles import DEFAULT_TILE, TileGrid, automatic_shard, pad_tile
+from .tiles import DEFAULT_TILE, TileGrid, automatic_shard
 from .timing import StageClock
 from .types import Bounds, PixelBox, TileIndex
 
@@ -46,7 +45,7 @@ _MAX_WINDOW = 2048
 _MIN_PLACE = 64  # pixels a side; less says nothing about quality
 _PER_TILE = 20  # its checksum and its slot in the index
 #: What a pixel of an overview costs over one of full resolution (1.3 to 1.4 on a 6000 x 6000 mosaic), and the bytes of
-#: a stored preview. Only scenes large enough to get them by default have them.
+#: a stored preview.
 _OVERVIEW_PIXEL, _PREVIEW = 1.35, 60_000
 
 _BATCH = 8
@@ -115,6 +114,7 @@ def estimate_raster(
     model: str | None = None,
     device: str = "auto",
     tile_size: int = DEFAULT_TILE,
+    overviews: Sequence[int] | Literal[False] | None = None,
     decorrelate: bool = True,
     window: tuple[int, int, int, int] | None = None,
     bounds: Bounds | None = None,
@@ -125,11 +125,11 @@ def estimate_raster(
     """Estimate the size of a compressed scene, and restore one window of it to look at. Writes no scene.
 
     Tiles spread evenly over the scene are coded for real; the rest is taken to cost as much. Overviews and preview,
-    where a scene gets them by default, are counted by rule of thumb.
+    where the scene has them, are counted by rule of thumb.
 
     Parameters
     ----------
-    src, quality, lambda_, lossless, max_error, model, device, tile_size, decorrelate
+    src, quality, lambda_, lossless, max_error, model, device, tile_size, overviews, decorrelate
         As in `compress_raster`.
     window : (row, column, height, width), optional
         What to restore, at most 2048 pixels a side. Default: 512 x 512 pixels in the middle.
@@ -137,7 +137,8 @@ def estimate_raster(
         Instead, a place in the raster's CRS, such as what a map shows: its middle is restored, at most 512 x 512 pixels
         and no less than 64 x 64. The raster's own middle if it is not there, or has no transform.
     images : path, optional
-        An existing folder for original.png, restored.png and difference.png of the window, stretched alike.
+        A folder, made if there is none, for original.png, restored.png and difference.png of the window, stretched
+        alike.
     samples : int
         Number of tiles to code, at least 1; all tiles if there are no more.
     progress : callable, optional
@@ -155,6 +156,7 @@ def estimate_raster(
         model=model,
         device=device,
         tile_size=tile_size,
+        overviews=as_tuple(overviews),
         decorrelate=decorrelate,
     )
     return estimate_scene(
@@ -172,17 +174,17 @@ def estimate_scene(
     samples: int = _SAMPLES,
     progress: Progress | None = None,
 ) -> Estimate:
-    """As `estimate_raster`, of a scene made with `settings`. Targets of theirs are not looked at."""
+    """As `estimate_raster`, of a single file made with `settings`. Targets of theirs are not looked at."""
     tile_size = settings.tile_size
     if samples < 1:
         raise UsageError("samples must be at least 1")
     check_place(window, bounds)
-    if images is not None and not os.path.isdir(images):
-        raise DestinationError(f"{os.fspath(images)} is not a folder: create it first")
     with open_source(src, settings.purpose) as source:
+        folder = None if images is None else _made(Path(images))
         aimed = None if bounds is None else _middle_of(bounds, source)
         box = aimed or _window_box(window, source)
         grid = TileGrid(source.shape, tile_size, automatic_shard(source.shape, tile_size))
+        factors, preview = [one.factor for one in settings.overviews_of(grid.scene)], settings.preview_of(grid.scene)
         promised, clock = settings.guarantee(len(source.bands), classes=source.classes), StageClock()
         engine, level = choose_engine(source, grid, settings, promised, clock)
         seen, sampled = grid.covering(box), spread(grid.shape, samples)
@@ -198,14 +200,13 @@ def estimate_scene(
             guarantee=promised,
             decorrelate=settings.decorrelate,
         )
-        # As a single file has it by default.
-        meta = replace(meta, halo=int(promised is None and grid.shape != (1, 1)))
+        meta = replace(meta, halo=settings.halo(grid, folder=False))
         coder, ticker = _TileCoder(source, meta, engine), Ticker(len(sampled) + len(seen), progress)
         sizes = coder.sizes(sampled, ticker)
         view = coder.restore(box, seen, ticker)
-        pictures = view.write(Path(images), meta) if images is not None else {}
+        pictures = view.write(folder, meta) if folder is not None else {}
         psnr, max_error = view.errors(meta)
-        low, size, high = _total(sizes, grid)
+        low, size, high = _total(sizes, math.prod(grid.shape), factors, preview=preview)
         return Estimate(
             bytes=size,
             bytes_low=low,
@@ -215,7 +216,7 @@ def estimate_scene(
             bpp=8 * size / (source.shape.y * source.shape.x),
             ratio=source.raw_bytes / size,
             level=level,
-            tiles=grid.shape.y * grid.shape.x,
+            tiles=math.prod(grid.shape),
             sampled_tiles=len(sampled),
             window=box,
             missed=bounds is not None and aimed is None,
@@ -223,6 +224,12 @@ def estimate_scene(
             max_error=max_error,
             images=pictures,
         )
+
+
+def _made(folder: Path) -> Path:
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _window_box(window: tuple[int, int, int, int] | None, source: Source) -> PixelBox:
@@ -255,11 +262,10 @@ def _middle(lines: tuple[float, float], size: int) -> tuple[int, int] | None:
     return max(0, min(first, size - count)), count
 
 
-def _total(sizes: Sequence[int], grid: TileGrid) -> tuple[int, int, int]:
-    """Bytes of the scene: two standard errors below the estimate, the estimate, and above it."""
-    extra = sum(1 / factor**2 for factor in automatic_factors(grid.scene)) * _OVERVIEW_PIXEL
-    fixed = DOCUMENT_BYTES + (_PREVIEW if max(grid.scene) > LARGE else 0)
-    count, n = grid.shape.y * grid.shape.x, len(sizes)
+def _total(sizes: Sequence[int], count: int, factors: Iterable[int], *, preview: bool) -> tuple[int, int, int]:
+    """Bytes of a scene of `count` tiles: two standard errors below the estimate, the estimate, and above it."""
+    extra = sum(1 / factor**2 for factor in factors) * _OVERVIEW_PIXEL
+    fixed, n = DOCUMENT_BYTES + _PREVIEW * preview, len(sizes)
     tiles = count * (sum(sizes) / n)
     # Of a sample without replacement; where every tile was coded, nothing is left to chance.
     error = count * statistics.stdev(sizes) * math.sqrt((1 / n) * (1 - n / count)) if n > 1 else tiles
@@ -309,7 +315,9 @@ class _TileCoder:
         for start in range(0, len(tiles), _BATCH):
             batch = tiles[start : start + _BATCH]
             arrays = [self._encode(group, batch) for group in self._meta.groups]
-            arrays += [[self._encode_plane(name, tile) for tile in batch] for name in self._meta.planes]
+            arrays += [
+                [code_plane(self._source, self._meta, name, tile) for tile in batch] for name in self._meta.planes
+            ]
             found += [sum(len(data) + _PER_TILE for data in position) for position in zip(*arrays, strict=True)]
             ticker.add(len(batch))
         return found
@@ -347,12 +355,3 @@ class _TileCoder:
                 raise pixels
             restored.append(pixels)
         return restored
-
-    def _encode_plane(self, name: str, tile: TileIndex) -> bytes:
-        box = self._meta.grid.tile_box(tile)
-        plane = (
-            self._source.read(box, [self._meta.alpha])[0]
-            if name == "alpha" and self._meta.alpha is not None
-            else self._source.read_mask(box)
-        )
-        return encode_plane(pad_tile(np.asarray(plane)[None], self._meta.tile))

@@ -102,7 +102,8 @@ def encode_bounded(pixels: Pixels, known: Mask, bounds: Sequence[float], nodata:
     extent = unrepeated(pixels, known)
     repeat(lost, extent)
     lost &= known
-    if lost.sum() > _FEW_OUTLIERS * max(known.sum(), 4096):
+    # NaN and infinities lie on no grid, wherever its steps are.
+    if (lost & np.isfinite(pixels)).sum() > _FEW_OUTLIERS * max(known.sum(), 4096):
         return encode_exact(pixels, known)
     return bytes([_Way.GRID]) + grid.tobytes() + encode_planes(indices, known & ~lost, extent), lost
 

@@ -273,9 +273,22 @@ def _wkt(crs: CRS | None) -> str | None:
 
 def _crs(wkt: str | None) -> CRS | None:
     try:
-        return None if wkt is None else CRS.from_wkt(wkt)
+        return None if wkt is None else _with_components(CRS.from_wkt(wkt))
     except CRSError as error:
         raise CorruptContainerError(f"the scene's CRS is not valid WKT: {wkt!r:.80}") from error
+
+
+def _with_components(crs: CRS) -> CRS:
+    """The same CRS with the codes of what it is made of, which WKT2 leaves out where the whole has one.
+
+    Without them GDAL guesses a GeoTIFF's vertical datum by its name, and mostly wrong.
+    """
+    named = crs.to_authority()
+    try:
+        same = CRS.from_authority(*named) if named else crs
+    except CRSError:  # an authority that is not known here
+        return crs
+    return same if same == crs else crs
 
 
 def _rpcs_as_dict(rpcs: RPC) -> dict[str, Any]:

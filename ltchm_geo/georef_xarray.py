@@ -9,11 +9,16 @@ import xarray as xr
 
 from .errors import UsageError
 
-__all__ = ["read_georef", "spatial_dims"]
+__all__ = ["has_spatial_dims", "read_georef", "spatial_dims"]
 
 _AXES = (("y", "x"), ("lat", "lon"), ("latitude", "longitude"))
 _TOLERANCE = 0.01  # pixels; single precision degrees of fine grids are beyond it
 _SAME = 1e-6  # pixels
+
+
+def has_spatial_dims(array: xr.DataArray) -> bool:
+    """Whether an array has rows and columns by known names."""
+    return any({rows, columns} <= {*array.dims} for rows, columns in _AXES)
 
 
 def spatial_dims(array: xr.DataArray, name: str) -> tuple[str, str]:

@@ -18,17 +18,26 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.dtypes import in_dtype_range
+from rasterio.enums import Compression, Interleaving
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from ._sink import claimed, part_of, sync_file, take_place
-from .errors import DestinationError, DestinationExistsError, UsageError
+from ._sink import check_destination, claimed, part_of, sync_file, take_place
+from .errors import DestinationError, UsageError
 from .georef import BandInfo, Georef, Number
 from .georef_rasterio import apply, beyond_double, quiet_open, sidecar_xml, tiff_colors
 from .types import PixelBox, Shape2d
 
 __all__ = ["GeotiffWriter", "create_geotiff"]
 
+#: GDAL's creation options but those that would cut pixels or leave them out, and those that write further files.
+_OPTIONS = frozenset(
+    (
+        *("bigtiff", "blockxsize", "blockysize", "compress", "endianness", "interleave", "photometric", "tiled"),
+        *("jpeg_quality", "lzma_preset", "max_z_error", "predictor", "webp_level", "webp_lossless", "zlevel"),
+        *("zstd_level", "geotiff_keys_flavor", "geotiff_version"),
+    )
+)
 _PREDICTABLE = ("deflate", "lzw", "zstd")
 _SIDECARS = (".aux.xml", ".ovr", ".msk")  # GDAL reads these along with a file of the same name
 _FULL_BELOW = 1 << 20  # bytes free; a file system reports "full" with a little left
@@ -41,6 +50,11 @@ class GeotiffWriter:
         self._dataset = dataset
         self._path = path
         self._lock = threading.Lock()
+
+    @property
+    def by_band(self) -> bool:
+        """Whether bands lie in blocks of their own; if not, writing them one after the other rewrites every block."""
+        return bool(self._dataset.interleaving == Interleaving.band)
 
     def write(self, block: NDArray[Any], box: PixelBox, bands: Sequence[int]) -> None:
         """Write pixels.
@@ -101,7 +115,8 @@ def create_geotiff(
         becomes "gray"); a transform or control points, not both; control points lose their names; JSON
         tag namespaces, and tags called ns or bidx, which rasterio has no way to write, are left
         out, as are colour tables of bands other than the first
-    options : GDAL creation options such as {"compress": "zstd"}, over the defaults (deflate with predictor)
+    options : GDAL creation options such as {"compress": "zstd"}, over the defaults (deflate with predictor, and four
+        bands or fewer in one block)
     overwrite : replace an existing file
 
     Raises
@@ -109,10 +124,10 @@ def create_geotiff(
     DestinationExistsError, DestinationBusyError, DestinationError
         If the file exists, is being written, or cannot be written: no such folder, no permission, disk full.
     UsageError
-        If GDAL does not know an option, or the bands do not share a data type and nodata value.
+        If an option is none of GDAL's, or none of use here; or the bands do not share a data type and nodata value.
     """
     path = Path(path)
-    _check_destination(path, overwrite)
+    check_destination(path, overwrite)
     profile = _profile(bands, options or {})
     part = part_of(path)
     with claimed(path):
@@ -155,17 +170,27 @@ def _profile(bands: Sequence[BandInfo], options: Mapping[str, str]) -> dict[str,
         "blockysize": 256,
         "bigtiff": "IF_SAFER",
         "compress": "deflate",
-        # Band groups arrive one after the other; pixel interleaving would rewrite every block once per group.
+        # Many bands in one block would all have to be held at once; a few are read faster together.
         "interleave": "pixel" if len(bands) <= 4 else "band",
         "photometric": "RGB" if rgb else "MINISBLACK" if tiff_colors(1, bands[0]) is None else "PALETTE",
     }
-    profile |= {key.lower(): value for key, value in options.items()}
-    if "num_threads" in profile:
-        # Measured with GDAL 3.10: a block that such a thread fails to write is reported nowhere, not even on closing.
-        raise UsageError("GDAL's num_threads would hide a full disk: leave it out")
+    profile |= _checked({key.lower(): value for key, value in options.items()})
     if str(profile["compress"]).lower() in _PREDICTABLE:
         profile.setdefault("predictor", 3 if np.dtype(dtype).kind == "f" else 2)
     return profile
+
+
+def _checked(options: Mapping[str, str]) -> Mapping[str, str]:
+    """The creation options, as GDAL but warns of what it does not know."""
+    if "num_threads" in options:
+        # Measured with GDAL 3.10: a block that such a thread fails to write is reported nowhere, not even on closing.
+        raise UsageError("GDAL's num_threads would hide a full disk: leave it out")
+    if unknown := options.keys() - _OPTIONS:
+        raise UsageError(f"creation option {min(unknown)!r} is none of {', '.join(sorted(_OPTIONS))}")
+    known = {name.lower() for name in Compression.__members__}
+    if (compress := str(options.get("compress", "none")).lower()) not in known:
+        raise UsageError(f"compress={compress} is no compression of GeoTIFFs, such as deflate, lzw, zstd or none")
+    return options
 
 
 def _common_nodata(bands: Sequence[BandInfo], dtype: str) -> Number | None:
@@ -176,18 +201,6 @@ def _common_nodata(bands: Sequence[BandInfo], dtype: str) -> Number | None:
     # A nodata value the type cannot hold (-9999 of uint8) marks no pixel, and rasterio refuses to write it. One that
     # rasterio would change goes into the side-car file.
     return value if value is not None and in_dtype_range(value, dtype) and not beyond_double(value) else None
-
-
-def _check_destination(path: Path, overwrite: bool) -> None:
-    # os.path says no, where Path raises, to names that the system cannot even look up.
-    if not os.path.isdir(path.parent):
-        raise DestinationError(f"{path}: there is no folder {path.parent}: create it first")
-    if os.path.isdir(path):
-        raise DestinationError(f"{path} is a folder: give a file name")
-    if os.path.exists(path) and not overwrite:
-        raise DestinationExistsError(f"{path} exists: give another name, or replace it by --overwrite (overwrite=True)")
-    if not os.access(path.parent, os.W_OK):
-        raise DestinationError(f"{path}: no permission to write in {path.parent}")
 
 
 def _write_sidecar(part: Path, bands: Sequence[BandInfo]) -> None:

@@ -13,7 +13,7 @@ from .components import to_bands, to_channels
 from .corrections import base_pixels, encode_correction
 from .exact_pixels import encode_bounded, same_bits
 from .masks import encode_mask
-from .radiometry import encode_outliers
+from .radiometry import encode_outliers, find_outliers
 from .tile_coding import GroupCoding
 from .tile_encoder import exact_payload, model_input, without_network
 from .tiles import CutTile
@@ -91,7 +91,8 @@ def _corrected(
     if not tiles:
         return []
     with clock("tiles"):
-        inputs = [to_channels(model_input(tile, coding)) for tile in tiles]
+        outliers = [find_outliers(pixels, valid, coding.mapping) for pixels, valid, _ in tiles]
+        inputs = [to_channels(model_input(tile, coding, found)) for tile, found in zip(tiles, outliers, strict=True)]
     streams = engine.encode(np.stack(inputs), level, clock)
     y, _ = engine.decode_latents(streams, level, inputs[0].shape[-1], clock)
     values = engine.synthesise(y, level, clock, precision="float32")

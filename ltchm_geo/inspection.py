@@ -23,6 +23,8 @@ from .types import Bounds, TileIndex
 
 if TYPE_CHECKING:
     from .scene_decoder import SceneDecoder
+    from .seams import Surroundings
+    from .tiles import TileGrid
 
 __all__ = ["Problem", "SceneInfo", "VerifyReport", "info", "verify"]
 
@@ -270,15 +272,24 @@ def _decode_group(decoder: SceneDecoder, group: BandGroup, shard: TileIndex, pyr
     from .scene_decoder import group_coding
     from .tile_decoder import check_latents
 
-    reader, meta = decoder.reader, decoder.meta
+    reader, meta, coding = decoder.reader, decoder.meta, group_coding(decoder.meta, group)
     stored = reader.shard_payloads(group.name, shard, pyramid)
     payloads = {tile: data for tile, data in stored.items() if isinstance(data, bytes)}
     errors = {tile: data for tile, data in stored.items() if isinstance(data, CorruptTileError)}
     for some in _batches(list(payloads), max(1, _DECODED_AT_ONCE // meta.tile**2)):
-        checked = check_latents([payloads[t] for t in some], group_coding(meta, group), decoder.engine, meta.tile)
+        around = _in_place(reader.grids[pyramid], some) if coding.halo else None
+        checked = check_latents(
+            [payloads[tile] for tile in some], coding, decoder.engine, meta.tile, surroundings=around
+        )
         errors |= {tile: error for tile, error in zip(some, checked, strict=True) if error is not None}
     for tile, error in sorted(errors.items()):
         yield Problem(meta.shard_key(group.name, shard, pyramid), str(error), array_path(group.name, pyramid), tile)
+
+
+def _in_place(grid: TileGrid, tiles: list[TileIndex]) -> Surroundings:
+    from .seams import Surroundings
+
+    return Surroundings(grid, tiles, len(tiles), {})
 
 
 def _batches(tiles: list[TileIndex], size: int) -> Iterator[list[TileIndex]]:

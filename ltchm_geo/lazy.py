@@ -11,7 +11,9 @@ from .xarray_backend import SceneBackend
 __all__ = ["open_scene"]
 
 
-def open_scene(src: str | os.PathLike[str], *, level: int = 0, device: str = "auto") -> xr.Dataset:
+def open_scene(
+    src: str | os.PathLike[str], *, level: int = 0, device: str = "auto", allow_damaged: bool = False
+) -> xr.Dataset:
     """Open a compressed scene lazily, as ``xarray.open_dataset(src, chunks={}, mask_and_scale=False)`` does.
 
     Parameters
@@ -22,6 +24,8 @@ def open_scene(src: str | os.PathLike[str], *, level: int = 0, device: str = "au
         Pyramid level: 0 is full resolution, 1 the first overview.
     device : str
         Where pixels are decoded, when they are.
+    allow_damaged : bool
+        Read nodata (or 0) where a tile is damaged, instead of raising.
 
     Returns
     -------
@@ -33,5 +37,5 @@ def open_scene(src: str | os.PathLike[str], *, level: int = 0, device: str = "au
     ------
     ContainerError, UsageError
     """
-    options = {"level": level, "device": device}
+    options = {"level": level, "device": device, "allow_damaged": allow_damaged}
     return xr.open_dataset(src, engine=SceneBackend, chunks={}, mask_and_scale=False, backend_kwargs=options)

@@ -1,8 +1,9 @@
-"""`footprint`: where a compressed scene has data, as a GeoJSON polygon. Needs no network: holes are stored exactly."""
+"""`footprint`: where a compressed scene has data, as a GeoJSON polygon. No network runs: holes are stored exactly."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -50,14 +51,14 @@ def footprint(
     ------
     ContainerError
     UsageError
-        The scene has no coordinate system or no transform and `crs` asks for one; or `precision` is too small.
+        The scene has no coordinate system or no sound transform and `crs` asks for one; or `precision` is too small.
     """
     with ContainerReader(src) as reader:
         meta = reader.meta
         if precision is None:
             precision = max(1.0, max(meta.shape) / _DEFAULT_PARTS)
-        if not precision > 0:
-            raise UsageError(f"precision must be positive, not {precision}")
+        if not 0 < precision < math.inf:
+            raise UsageError(f"precision must be a positive number of pixels, not {precision}")
         if crs is not None and (meta.georef.crs is None or meta.georef.transform is None):
             raise UsageError(
                 f"{reader.path} has no {'transform' if meta.georef.crs else 'coordinate system'}: "
@@ -126,6 +127,8 @@ def _located(outline: BaseGeometry, meta: SceneMeta, precision: float, crs: str 
         a, b, c, d, e, f = meta.georef.transform
         outline = affine_transform(outline, (a, b, d, e, c, f))
     if crs is not None:
+        if not outline.area:
+            raise UsageError("the scene's transform gives its pixels no area on the map: ask for --crs own (crs=None)")
         outline = _reprojected(outline, meta, precision, crs)
     polygons = [shapely.geometry.polygon.orient(part) for part in _areas(outline)]
     whole = shapely.MultiPolygon(polygons) if len(polygons) > 1 else polygons[0]
@@ -134,7 +137,7 @@ def _located(outline: BaseGeometry, meta: SceneMeta, precision: float, crs: str 
 
 
 def _areas(found: BaseGeometry) -> list[Any]:
-    """The polygons in it. Boxes that only touch an area meet it in lines, which hold no pixel."""
+    """The polygons in it: boxes that only touch an area meet it in lines, and making it valid may leave some."""
     parts = getattr(found, "geoms", None)
     if parts is not None:
         return [area for part in parts for area in _areas(part)]

@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 from .errors import UsageError
 from .georef import Georef
 from .types import Bounds, Lines, PixelBox, Shape2d
 
-__all__ = ["bounds_box", "check_place", "touched", "window_box"]
+__all__ = ["bounds_box", "check_place", "touched", "whole_numbers", "window_box"]
+
+_WINDOW = "a window is four whole numbers: row, column, height, width"
 
 
 def check_place(window: Sequence[int] | None, bounds: Sequence[float] | None) -> None:
     """Raise `UsageError` unless at most one is given, and that one could be a place in some raster."""
     if window is not None and bounds is not None:
         raise UsageError("window and bounds exclude each other: give one of them")
-    if window is not None and len(window) != 4:
-        raise UsageError("a window is four numbers: row, column, height, width")
+    if window is not None and len(whole_numbers(window, _WINDOW)) != 4:
+        raise UsageError(f"{_WINDOW}, not {tuple(window)}")
     if bounds is not None and not _are_bounds(bounds):
-        raise UsageError(f"bounds are x_min, y_min, x_max, y_max in the raster's CRS, not {tuple(bounds)}")
+        raise UsageError(f"bounds are x_min, y_min, x_max, y_max in the raster's CRS, not {bounds!r}")
+
+
+def whole_numbers(values: Any, what: str) -> tuple[int, ...]:
+    """The numbers; `UsageError`, which begins with `what` they should be, where they are none or not whole."""
+    try:
+        return tuple(operator.index(value) for value in values)
+    except TypeError as error:
+        raise UsageError(f"{what}, not {values!r}") from error
 
 
 def _are_bounds(bounds: Sequence[float]) -> bool:
-    return len(bounds) == 4 and all(map(math.isfinite, bounds)) and bounds[0] < bounds[2] and bounds[1] < bounds[3]
+    try:
+        return len(bounds) == 4 and all(map(math.isfinite, bounds)) and bounds[0] < bounds[2] and bounds[1] < bounds[3]
+    except TypeError:  # no sequence, or not of numbers
+        return False
 
 
 def window_box(window: Sequence[int], shape: Shape2d) -> PixelBox:
     """The pixels of a window; `UsageError` unless it lies inside a raster of that shape."""
-    box = PixelBox(*(int(number) for number in window))
+    box = PixelBox(*whole_numbers(window, _WINDOW))
     if box.height < 1 or box.width < 1 or box.intersection(PixelBox(0, 0, *shape)) != box:
         raise UsageError(f"window {tuple(box)} is not inside the raster of {shape.y} rows and {shape.x} columns")
     return box

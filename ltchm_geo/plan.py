@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,11 +29,12 @@ from .version import __version__
 if TYPE_CHECKING:
     from .engine import Engine
 
-__all__ = ["DOCUMENT_BYTES", "describe_scene"]
+__all__ = ["DOCUMENT_BYTES", "describe_scene", "warn_of_alpha"]
 
 #: Bytes of descriptions, manifest and directory of a small scene: docs/decisions/0005-small-scenes.md
 DOCUMENT_BYTES = 1600
-_SAMPLES = 24  # tiles that tell how bands go together
+_SAMPLES = 24  # tiles that tell how bands go together, and what an alpha band holds
+_MANY, _MOST = 32, 0.5  # opacities that differ, and the part of the pixels that are neither clear nor opaque
 
 
 def describe_scene(
@@ -62,7 +65,7 @@ def describe_scene(
     survey, grid = None, TileGrid(source.shape, tile_size, shard_tiles)
     if engine is not None and _needs_survey(source, nodata):
         with clock("survey"):
-            survey = _survey(source, boxes or [grid.shard_box(shard) for shard in grid.shard_indices])
+            survey = _survey(source, boxes or _all_tiles(grid))
 
     def fill(band: int) -> Number | None:
         if nodata is not None or (survey is None and engine is not None):
@@ -80,7 +83,7 @@ def describe_scene(
             transforms = _transforms(source, {bands: tuple(map(mapping, bands)) for bands in mixed}, seen)
     groups = tuple(
         BandGroup(f"g{number}", bands, tuple(map(mapping, bands)), tuple(map(fill, bands)), transforms.get(bands))
-        for number, bands in enumerate(transforms or band_groups(colours))
+        for number, bands in enumerate(transforms or _plain_groups(source, guarantee))
     )
     return SceneMeta(
         shape=source.shape,
@@ -101,14 +104,38 @@ def describe_scene(
     )
 
 
+def warn_of_alpha(source: Source) -> None:
+    """A UserWarning of an alpha band that looks like a picture: GDAL calls the last of four bands so unasked."""
+    if source.alpha is None:
+        return
+    grid = TileGrid(source.shape)
+    boxes = [grid.tile_box(tile) for tile in spread(grid.shape, _SAMPLES)]
+    values = np.concatenate([source.read(box, [source.alpha]).ravel() for box in boxes])
+    between = (values != 0) & (values != values.max())
+    if between.mean() > _MOST and len(np.unique(values)) > _MANY:
+        band = source.alpha + 1
+        warnings.warn(
+            f"{source.name}: band {band} is marked as alpha, so it is stored exactly and its zeros are holes, but it "
+            f"looks like a picture (near infrared?): if it is one, make a copy with gdal_translate -colorinterp_{band} "
+            "undefined and compress that, or write such files with photometric=MINISBLACK",
+            stacklevel=2,
+        )
+
+
 def _refuse_unreadable(source: Source) -> None:
     """Raise for what readers of the scene would refuse, such as control points that are nowhere."""
     try:
-        Georef.from_dict(source.georef.to_dict())
-        for band in source.bands:
-            BandInfo.from_dict(band.to_dict())
+        found = [Georef.from_dict(source.georef.to_dict()).to_dict()]
+        found += [BandInfo.from_dict(band.to_dict()).to_dict() for band in source.bands]
     except CorruptContainerError as error:
         raise UnsupportedRasterError(f"{source.name}: its {error}; mend it with gdal_edit or gdal_translate") from error
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        text = error.object[max(error.start - 20, 0) : error.end + 20]
+        raise UnsupportedRasterError(
+            f"{source.name}: its attributes, tags or names hold {text!r}, which is no Unicode text: mend or drop it"
+        ) from error
 
 
 def _needs_survey(source: Source, nodata: Number | None) -> bool:
@@ -121,6 +148,16 @@ def _hole(source: Source, guarantee: Guarantee | None) -> Number | None:
         return math.nan
     exact = guarantee is not None and guarantee.lossless  # which keeps what lies under masks
     return 0 if source.mask_kind in ("alpha", "mask") and not exact else None
+
+
+def _plain_groups(source: Source, guarantee: Guarantee | None) -> list[tuple[int, ...]]:
+    """Bands to code together as they are. Floats to be exact apart from others: a tile of floats is exact or not."""
+    groups = band_groups([band.colorinterp for band in source.bands])
+    if guarantee is None or source.dtype.kind != "f":
+        return groups
+    exact = [tuple(band for band in bands if not guarantee.max_error[band]) for bands in groups]
+    bounded = [tuple(band for band in bands if guarantee.max_error[band]) for bands in groups]
+    return [part for parts in zip(exact, bounded, strict=True) for part in parts if part]
 
 
 def _usable_nodata(source: Source) -> Number | None:
@@ -147,15 +184,17 @@ def _transforms(
     return transforms if len(transforms) == len(mappings) else {}
 
 
-def _survey(source: Source, boxes: Sequence[PixelBox]) -> Survey:
-    """Look at every pixel of the boxes once, three bands at a time."""
+def _all_tiles(grid: TileGrid) -> Iterator[PixelBox]:
+    """Every tile, shard after shard, so that a source's larger blocks are decoded once."""
+    return (grid.tile_box(tile) for shard in grid.shard_indices for tile in grid.tiles_in_shard(shard))
+
+
+def _survey(source: Source, boxes: Iterable[PixelBox]) -> Survey:
+    """Look at every pixel of the boxes once, all bands together: most rasters store them so."""
     survey = Survey(source.dtype, len(source.bands))
-    coded = [band for band in range(len(source.bands)) if band != source.alpha]
+    bands = [band for band in range(len(source.bands)) if band != source.alpha]
+    nodata = [source.bands[band].nodata for band in bands]
     for box in boxes:
-        mask = source.read_mask(box)
-        for start in range(0, len(coded), 3):
-            bands = coded[start : start + 3]
-            pixels = source.read(box, bands)
-            nodata = [source.bands[band].nodata for band in bands]
-            survey.add(pixels, valid_pixels(pixels, nodata, mask), bands)
+        pixels = source.read(box, bands)
+        survey.add(pixels, valid_pixels(pixels, nodata, source.read_mask(box)), bands)
     return survey

@@ -130,10 +130,11 @@ def _taps(band: int) -> int:
 def _fit(planes: Integers, known: Mask, band: int) -> Integers:
     """Least-squares coefficients for a plane, in 1/4096; none where linear prediction has nothing to work with."""
     inner, rows, columns = known[band, 1:, 1:-1], slice(1, None), slice(1, -1)
-    limit = _LINEAR_LIMIT
-    if inner.sum() < 16 * _taps(band) or any((abs(plane) >= limit).any() for plane in planes[: band + 1]):
+    # The coder sees nothing of samples that are not known. By comparison: the least integer has no absolute value.
+    seen = np.where(known[: band + 1], planes[: band + 1], 0)
+    if inner.sum() < 16 * _taps(band) or ((seen >= _LINEAR_LIMIT) | (seen <= -_LINEAR_LIMIT)).any():
         return np.empty(0, np.int64)
-    values = planes.astype(np.float64)
+    values = seen.astype(np.float64)
     north = values[band, :-1, 1:-1]
     features = np.empty((_taps(band), *north.shape))
     own = values[band]

@@ -13,12 +13,13 @@ from .container import ContainerReader, SceneMeta
 from .errors import CorruptContainerError, UsageError
 from .georef_rasterio import quiet_open
 from .masks import valid_pixels
-from .overviews import PixelSource, average, average_mask
-from .picture import Stretch, display_bands, encode_picture
+from .overviews import PixelSource, average, average_mask, most_frequent
+from .picture import Look, encode_picture
 from .pyramid import MAX_STEP, PREVIEW_SIDE, preview_factor, reduced
 from .types import PixelBox, Shape2d
 
 if TYPE_CHECKING:
+    from .scene_decoder import SceneDecoder
     from .schedule import Progress
 
 __all__ = ["MAX_SIDE", "make_preview", "preview"]
@@ -34,6 +35,7 @@ def preview(
     *,
     level: int | None = None,
     device: str = "auto",
+    allow_damaged: bool = False,
     progress: Progress | None = None,
 ) -> Picture:
     """A small picture of a compressed scene.
@@ -50,13 +52,16 @@ def preview(
         Pyramid level to make it of; 0 is full resolution.
     device : str
         Where to decode.
+    allow_damaged : bool
+        Take nodata (or 0) for damaged tiles, instead of raising.
     progress : callable, optional
         Called with (blocks done, blocks in all) while decoding.
 
     Returns
     -------
-    (h, w, 3) uint8: red, green and blue by the bands' colours, else the first three, else the first as grey. What is
-    not uint8 is stretched from its 2nd to its 98th percentile. Pixels without data are white.
+    (h, w, 3) uint8: red, green and blue by the bands' colours, else the first three, else the first as grey, or in the
+    colours of its table. What is not uint8 is stretched from its 2nd to its 98th percentile; classes without colours
+    from the least to the greatest. Pixels without data are white.
 
     Raises
     ------
@@ -65,29 +70,30 @@ def preview(
     if not 1 <= size <= MAX_SIDE:
         raise UsageError(f"the size of a preview must be from 1 to {MAX_SIDE} pixels, not {size}")
     with ContainerReader(src) as reader:
+        shape, look = reader.meta.shape, Look.of(reader.meta)
         stored = reader.preview() if level is None else None
         if stored is not None:
             picture = _decode_jpeg(stored, reader)
-            if max(picture.shape) >= min(size, max(reader.meta.shape)):
-                return _to_image(_fit(picture, size, reader.meta.shape))
+            if max(picture.shape) >= min(size, max(shape)):
+                return _to_image(_fit(picture, size, shape, look))
         chosen = _coarsest(reader.meta, size) if level is None else level
-        picture = _render_level(reader, chosen, size, device, progress)
-        return _to_image(_fit(picture, size, reader.meta.shape))
+        from .scene_decoder import SceneDecoder  # which the stored one can do without
+
+        decoder = SceneDecoder(reader, device, allow_damaged=allow_damaged)
+        picture = _render_level(decoder, chosen, size, progress)
+        return _to_image(_fit(picture, size, shape, look))
 
 
 def make_preview(source: PixelSource, shape: Shape2d, meta: SceneMeta) -> bytes:
     """The JPEG file to store in a scene, from a level of `shape` pixels. It is read whole: make it a small one."""
-    box, bands = PixelBox(0, 0, *shape), _shown(meta)
-    pixels = source.read(box, bands)
-    valid = valid_pixels(pixels, [meta.bands[band].nodata for band in bands], source.read_mask(box))
-    return encode_picture(_fit(_render(pixels, valid), PREVIEW_SIDE, meta.shape)[: len(bands)], "JPEG")
+    box, look = PixelBox(0, 0, *shape), Look.of(meta)
+    pixels = source.read(box, look.bands)
+    valid = valid_pixels(pixels, [meta.bands[band].nodata for band in look.bands], source.read_mask(box))
+    picture = _fit(_render(pixels, valid, look), PREVIEW_SIDE, meta.shape, look)
+    return encode_picture(picture[: look.channels], "JPEG")
 
 
 # --- from the scene --------------------------------------------------------------------------------------------------
-
-
-def _shown(meta: SceneMeta) -> list[int]:
-    return list(display_bands([band.colorinterp for band in meta.bands], meta.alpha))
 
 
 def _coarsest(meta: SceneMeta, size: int) -> int:
@@ -95,42 +101,40 @@ def _coarsest(meta: SceneMeta, size: int) -> int:
     return max((level for level in meta.pyramid if max(meta.pyramid_shape(level)) >= size), default=0)
 
 
-def _render_level(
-    reader: ContainerReader, level: int, size: int, device: str, progress: Progress | None
-) -> NDArray[np.uint8]:
-    """A level as a picture of at least `size` pixels, decoded and averaged shard by shard."""
-    from .scene_decoder import SceneDecoder
+def _render_level(decoder: SceneDecoder, level: int, size: int, progress: Progress | None) -> NDArray[np.uint8]:
+    """A level as a picture of at least `size` pixels, decoded and reduced shard by shard."""
     from .schedule import Ticker
 
-    meta, bands = reader.meta, _shown(reader.meta)
-    shape, decoder = meta.pyramid_shape(level), SceneDecoder(reader, device)
+    meta, look = decoder.meta, Look.of(decoder.meta)
+    bands, reduce = look.bands, most_frequent if look.classes else average
+    shape = meta.pyramid_shape(level)
     factor = min(MAX_STEP, preview_factor(shape, size))
     pixels = np.empty((len(bands), *reduced(shape, factor)), meta.dtype)
     valid = np.empty(pixels.shape, bool)
     nodata = [meta.bands[band].nodata for band in bands]
-    grid = reader.grids[level].for_reading
+    grid = decoder.reader.grids[level].for_reading
     ticker = Ticker(math.prod(grid.shards), progress)
     for box in grid.pieces(PixelBox(0, 0, *shape)):
         found = decoder.read(box, bands, level)
         known = valid_pixels(found, nodata, decoder.read_mask(box, level))
         part = reduced(Shape2d(box.height, box.width), factor)
         rows, columns = PixelBox(box.y0 // factor, box.x0 // factor, *part).slices
-        pixels[:, rows, columns] = average(found, known, factor, nodata, nodata)
+        pixels[:, rows, columns] = reduce(found, known, factor, [None] * len(bands), nodata)
         valid[:, rows, columns] = [average_mask(plane, factor) for plane in known]
         ticker.add(1)
-    return _render(pixels, valid)
+    return _render(pixels, valid, look)
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def _render(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> Picture:
+def _render(pixels: NDArray[Any], valid: NDArray[np.bool_], look: Look) -> Picture:
     """(3, h, w); white where any of the bands has no data."""
     known: NDArray[np.bool_] = np.logical_and.reduce(valid)
-    return Stretch.of(pixels, known).apply(pixels, known)
+    return look.stretch(pixels, known).apply(pixels, known)
 
 
-def _fit(picture: Picture, size: int, scene: Shape2d) -> Picture:
+def _fit(picture: Picture, size: int, scene: Shape2d, look: Look) -> Picture:
     """Shrink to `size` pixels along the longer side, in the scene's proportions; a smaller picture stays as it is."""
     from rasterio.enums import Resampling
     from rasterio.io import MemoryFile
@@ -144,7 +148,8 @@ def _fit(picture: Picture, size: int, scene: Shape2d) -> Picture:
         with quiet_open(file.name, "w", **profile) as out:
             out.write(picture)
         with quiet_open(file.name) as dataset:
-            small: Picture = dataset.read(out_shape=(count, *shape), resampling=Resampling.average)
+            resampling = Resampling.nearest if look.classes else Resampling.average
+            small: Picture = dataset.read(out_shape=(count, *shape), resampling=resampling)
             return small
 
 

@@ -23,7 +23,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import evaluate
 
 from .container import ContainerReader, SceneMeta
-from .errors import LtchmError
+from .errors import CorruptTileError, LtchmError
 from .georef_rasterio import quiet_open
 from .scene_decoder import SceneDecoder
 from .tile_cache import DEFAULT_CACHE_BYTES, TileCache
@@ -39,7 +39,11 @@ _log = logging.getLogger(__name__)
 
 
 def rasterio_open(
-    src: str | os.PathLike[str], *, device: str = "auto", cache_bytes: int = DEFAULT_CACHE_BYTES
+    src: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    cache_bytes: int = DEFAULT_CACHE_BYTES,
+    allow_damaged: bool = False,
 ) -> SceneDataset:
     """Open a compressed scene as a rasterio dataset.
 
@@ -51,6 +55,8 @@ def rasterio_open(
         "auto", "cpu", "cuda", "cuda:1".
     cache_bytes : int
         Decoded pixels to keep.
+    allow_damaged : bool
+        Read nodata (or 0) where a tile is damaged, instead of raising.
 
     Returns
     -------
@@ -66,7 +72,7 @@ def rasterio_open(
         reader = stack.enter_context(ContainerReader(src))
         if reader.meta.weights is not None:
             find(reader.meta.weights)  # rather now than at the first pixel
-        virtual = VirtualTiff(SceneDecoder(reader, device), TileCache(cache_bytes))
+        virtual = VirtualTiff(SceneDecoder(reader, device, allow_damaged=allow_damaged), TileCache(cache_bytes))
         stack.callback(virtual.close)
         return open_virtual(virtual, reader.path.stem + ".tif", stack)
 
@@ -98,13 +104,25 @@ class SceneDataset(DatasetReader):  # type: ignore[misc]
         self._files, self._virtual, self._stack = files, files.virtual, stack
         self._context, self._lock, self._entered = context, threading.RLock(), False
 
-    def read(self, indexes: int | Sequence[int] | None = None, *args: Any, **keywords: Any) -> Any:
+    def read(
+        self,
+        indexes: int | Sequence[int] | None = None,
+        out: Any = None,
+        window: Any = None,
+        masked: bool = False,
+        out_shape: Sequence[int] | None = None,
+        *more: Any,
+        **keywords: Any,
+    ) -> Any:
         """As `rasterio.DatasetReader.read`; the window's tiles are decoded together."""
         try:
-            self._prepare(indexes, keywords)
+            # Preparing only saves time: where a damaged tile is needed, reading tells.
+            with contextlib.suppress(CorruptTileError):
+                shape = out_shape if out is None else out.shape
+                self._prepare(indexes, window, shape, boundless=keywords.get("boundless", False))
         except LtchmError as error:
             raise RasterioIOError(str(error)) from error
-        return self._at_home(super().read, indexes, *args, **keywords)
+        return self._at_home(super().read, indexes, out, window, masked, out_shape, *more, **keywords)
 
     def read_masks(self, *args: Any, **keywords: Any) -> Any:
         """As `rasterio.DatasetReader.read_masks`."""
@@ -139,18 +157,18 @@ class SceneDataset(DatasetReader):  # type: ignore[misc]
             finally:
                 self._entered = False
 
-    def _prepare(self, indexes: int | Sequence[int] | None, keywords: dict[str, Any]) -> None:
+    def _prepare(
+        self, indexes: int | Sequence[int] | None, window: Any, shape: Sequence[int] | None, *, boundless: bool
+    ) -> None:
         bands = [indexes] if isinstance(indexes, int) else list(self.indexes if indexes is None else indexes)
         if self.closed or not set(bands) <= set(self.indexes):
             return  # rasterio says what is wrong
         box = PixelBox(0, 0, self.height, self.width)
-        if keywords.get("window") is not None:
-            window = evaluate(keywords["window"], *self.shape, boundless=keywords.get("boundless", False))
+        if window is not None:
+            window = evaluate(window, *self.shape, boundless=boundless)
             y0, x0 = math.floor(window.row_off), math.floor(window.col_off)
             y1, x1 = math.ceil(window.row_off + window.height), math.ceil(window.col_off + window.width)
             box = PixelBox(y0, x0, y1 - y0, x1 - x0).intersection(box) or PixelBox(0, 0, 0, 0)
-        out = keywords.get("out")
-        shape = keywords.get("out_shape") if out is None else out.shape
         level, factor = _level(self._virtual.meta, box, shape)
         y0, x0, y1, x1 = box.y0 // factor, box.x0 // factor, -(-box.y1 // factor), -(-box.x1 // factor)
         self._virtual.prepare(level, PixelBox(y0, x0, y1 - y0, x1 - x0), [band - 1 for band in bands])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from .masks import valid_pixels
 from .scene_meta import BandGroup, SceneMeta
+from .scene_writer import encode_plane
 from .source import Source
-from .tiles import MARGIN, CutTile, cut_tile
+from .tiles import MARGIN, CutTile, cut_tile, pad_tile
 from .types import Shape2d, TileIndex
 
-__all__ = ["read_tiles", "spread"]
+__all__ = ["code_plane", "read_tiles", "spread"]
 
 
 def spread(shape: Shape2d, count: int) -> list[TileIndex]:
@@ -38,3 +41,10 @@ def read_tiles(source: Source, meta: SceneMeta, group: BandGroup, tiles: Sequenc
         valid = valid_pixels(pixels, meta.nodata(group), source.read_mask(box))
         found.append(cut_tile(tile, grid, meta.halo, box, pixels, valid))
     return found
+
+
+def code_plane(source: Source, meta: SceneMeta, name: str, tile: TileIndex) -> bytes:
+    """A tile of ``alpha`` or ``mask`` as the scene stores it."""
+    box = meta.grid.tile_box(tile)
+    plane = source.read_mask(box) if name == "mask" or meta.alpha is None else source.read(box, [meta.alpha])[0]
+    return encode_plane(pad_tile(np.asarray(plane)[None], meta.tile))

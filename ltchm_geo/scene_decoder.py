@@ -54,6 +54,11 @@ class SceneDecoder:
     allow_damaged : bool
         Put fill values (0 where a band has none) in place of damaged tiles and list them in `damaged`, instead of
         raising.
+
+    Attributes
+    ----------
+    damaged : list of DamagedTile
+        Those that were met, each once.
     """
 
     def __init__(
@@ -65,9 +70,14 @@ class SceneDecoder:
         clock: StageClock | None = None,
     ):
         self.reader, self.meta = reader, reader.meta
-        self.damaged: list[DamagedTile] = []
+        self._damaged: dict[tuple[str, TileIndex], DamagedTile] = {}
         self._device, self._allow_damaged = device, allow_damaged
         self._clock = clock or StageClock()
+
+    @property
+    def damaged(self) -> list[DamagedTile]:
+        """See the class."""
+        return list(self._damaged.values())
 
     @cached_property
     def _latents(self) -> LatentCache:
@@ -238,4 +248,4 @@ class SceneDecoder:
                 "`ltchm decompress --allow-damaged` (decompress_raster(allow_damaged=True)) restores all other tiles"
             )
             raise type(error)(f"{message}; {advice}", array=array, tile=tile) from error
-        self.damaged.append(DamagedTile(array, tile, message))
+        self._damaged[array, tile] = DamagedTile(array, tile, message)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from . import cancellation
 from .bitstream import TileMode, TilePayload
 from .container import ContainerWriter, SceneMeta
 from .overviews import PixelSource, WaitingLevel
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 __all__ = ["Crew", "SceneEncoder", "ThreadCrew"]
+
+_LOOK = 0.1  # seconds between looks whether the work was stopped
 
 
 class Crew(Protocol):
@@ -57,10 +61,12 @@ class ThreadCrew:
     clock : StageClock
     count : int
         Shards in work at once.
+    in_order : bool
+        Whether shards are kept in the order of the work, whichever is done first, so that equal scenes are equal files.
     """
 
-    def __init__(self, engine: Engine | None, clock: StageClock, count: int):
-        self._engine, self._clock, self._count = engine, clock, count
+    def __init__(self, engine: Engine | None, clock: StageClock, count: int, *, in_order: bool):
+        self._engine, self._clock, self._count, self._in_order = engine, clock, count, in_order
 
     def code(
         self,
@@ -71,7 +77,33 @@ class ThreadCrew:
     ) -> None:
         """See `Crew.code`."""
         coder = ShardCoder(plan, source, self._engine, self._clock)
+        if self._in_order:
+            keep = _InTurn(work, keep, self._count).keep
         run_shards(lambda shard: keep(shard, coder.code(shard, work[shard])), list(work), self._count)
+
+
+class _InTurn:
+    """Keeps shards in the order in which they were begun. Up to `most` wait for their turn; who brings more waits, too.
+
+    The thread whose shard is due never does, so the others do not wait for ever.
+    """
+
+    def __init__(self, shards: Iterable[TileIndex], keep: Callable[[TileIndex, CodedShard], None], most: int):
+        self._due, self._keep, self._most = deque(shards), keep, most
+        self._held: dict[TileIndex, CodedShard] = {}
+        self._changed = threading.Condition()
+
+    def keep(self, shard: TileIndex, coded: CodedShard) -> None:
+        """See `Crew.code`."""
+        with self._changed:
+            self._held[shard] = coded
+            while self._due and self._due[0] in self._held:
+                first = self._due.popleft()
+                self._keep(first, self._held.pop(first))
+            self._changed.notify_all()
+            while len(self._held) > self._most:
+                cancellation.check()
+                self._changed.wait(_LOOK)
 
 
 class SceneEncoder:
@@ -115,12 +147,13 @@ class SceneEncoder:
         shown = preview_factor(meta.shape) if preview else 1
         factors = cascade([*numbers, shown])
         pixels: PixelSource = source
+        quicklook = None
         with contextlib.ExitStack() as stack:
             for factor, following in zip(factors, [*factors[1:], 0], strict=True):
                 plan = LevelPlan(meta, factor, numbers.get(factor), following // factor)
                 if preview and factor == shown:
                     with self.clock("overviews"):
-                        self.writer.put_preview(make_preview(pixels, plan.grid.scene, meta))
+                        quicklook = make_preview(pixels, plan.grid.scene, meta)
                 after = None
                 if plan.step:
                     waiting = WaitingLevel(meta, plan.grid, plan.step, beside)
@@ -128,6 +161,8 @@ class SceneEncoder:
                 level = _Level(self, plan, after, ticker)
                 self.crew.code(plan, pixels, level.work(), level.keep)
                 pixels = after or pixels
+        if quicklook is not None:
+            self.writer.put_preview(quicklook)
 
     def count(self, payloads: Sequence[bytes]) -> None:
         """Add tiles to `modes`."""

@@ -35,7 +35,8 @@ class ContainerWriter:
     many threads and in any order; the same calls in the same order write the same bytes.
 
     With `resume` what was stored stays, and the next writer for the same scene asks `has_shard` before it codes one.
-    Then the same calls write the same bytes in any order, and in any number of runs.
+    Then the same calls write the same bytes in any order, and in any number of runs: those that are written without if
+    shards come row by row, level after level, and the preview last.
 
     Parameters
     ----------
@@ -74,9 +75,10 @@ class ContainerWriter:
         if resume is None:
             self._sink = open_sink(destination, overwrite)
         else:
-            self._sink = sink = open_resumable_sink(destination, overwrite, _identity(resume, documents))
-            expected = {key for level in meta.pyramid for key in meta.shard_keys(level)}
-            self._records = {key: record for key, record in sink.kept.items() if key in expected}
+            expected = _shards_in_order(meta)
+            order = [*documents, *expected, PREVIEW_KEY, MANIFEST_KEY]
+            self._sink = sink = open_resumable_sink(destination, overwrite, _identity(resume, documents), order)
+            self._records = {key: sink.kept[key] for key in expected if key in sink.kept}
             self._read = sink.read
         try:
             for key, data in documents.items():
@@ -156,6 +158,16 @@ class ContainerWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._sink.abort()
+
+
+def _shards_in_order(meta: SceneMeta) -> list[str]:
+    """Keys of all shards as an encoder with one thread stores them."""
+    return [
+        meta.shard_key(array, shard, level)
+        for level in meta.pyramid
+        for shard in meta.pyramid_grid(level).shard_indices
+        for array in meta.arrays
+    ]
 
 
 def _identity(resume: str, documents: Mapping[str, bytes]) -> str:

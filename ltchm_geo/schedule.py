@@ -7,7 +7,6 @@ scene's size. Reading, network and entropy coding of different shards overlap be
 from __future__ import annotations
 
 import contextvars
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from dask.base import compute
 from dask.delayed import delayed
 
 from . import cancellation
+from .cpu import core_count
 from .errors import UsageError
 
 __all__ = ["Progress", "Ticker", "run_shards", "worker_count"]
@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 def worker_count(workers: int | None) -> int:
     """Number of shards in work at once: as asked, else two; one keeps a device busy while the other reads or writes."""
     if workers is None:
-        return min(2, os.cpu_count() or 1)
+        return min(2, core_count())
     if not 1 <= workers <= 64:
         raise UsageError(f"workers must be from 1 to 64, not {workers}")
     return workers

@@ -55,6 +55,8 @@ class SceneServer:
         Origins such as "http://localhost:8000" whose web pages may read.
     cache_bytes : int
         Decoded pixels to keep, of all scenes together.
+    allow_damaged : bool
+        Show nodata (or 0) where a tile is damaged, instead of failing.
 
     Attributes
     ----------
@@ -79,6 +81,7 @@ class SceneServer:
         idle_s: float | None = None,
         cors: Sequence[str] = (),
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        allow_damaged: bool = False,
     ):
         pick_device(device)  # rather now than at the first pixel, as with weights below
         self.token = secrets.token_urlsafe(16)
@@ -93,7 +96,8 @@ class SceneServer:
             self._socket = self._stack.enter_context(_listen(port))
             self.port: int = self._socket.getsockname()[1]
             base = f"http://{_HOST}:{self.port}/{self.token}"
-            self._files = self._stack.enter_context(contextlib.closing(ServedFiles(paths, base, device, cache)))
+            files = ServedFiles(paths, base, device, cache, allow_damaged=allow_damaged)
+            self._files = self._stack.enter_context(contextlib.closing(files))
         except BaseException:
             self.close()
             raise

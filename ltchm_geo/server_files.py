@@ -70,28 +70,40 @@ class ServedFiles:
         What addresses begin with.
     device : str
     cache : TileCache
+    allow_damaged : bool
 
     Raises
     ------
     ContainerError, WeightsNotFoundError, UsageError
     """
 
-    def __init__(self, paths: Sequence[str | os.PathLike[str]], base: str, device: str, cache: TileCache):
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        base: str,
+        device: str,
+        cache: TileCache,
+        *,
+        allow_damaged: bool = False,
+    ):
         self._files: dict[str, ServedFile] = {}
         self._maps: dict[str, tuple[WebMap, str]] = {}
         names = _names([locate(path) for path in paths])
         with contextlib.ExitStack() as stack:
             for path, name in names.items():
-                self._add(stack.enter_context(ContainerReader(path)), name, base, device, cache, stack)
+                reader = stack.enter_context(ContainerReader(path))
+                decoder = SceneDecoder(reader, device, allow_damaged=allow_damaged)
+                self._add(decoder, name, base, device, cache, stack)
             self._stack = stack.pop_all()
         self.scenes = tuple(ServedScene(path, f"{base}/{name}.tif") for path, name in names.items())
 
     def _add(
-        self, reader: ContainerReader, name: str, base: str, device: str, cache: TileCache, stack: contextlib.ExitStack
+        self, decoder: SceneDecoder, name: str, base: str, device: str, cache: TileCache, stack: contextlib.ExitStack
     ) -> None:
+        reader = decoder.reader
         if reader.meta.weights is not None:
             find(reader.meta.weights)  # rather now than at the first pixel
-        virtual = VirtualTiff(SceneDecoder(reader, device), cache)
+        virtual = VirtualTiff(decoder, cache)
         # Pixels may differ in the last bit between devices and versions, so both are part of what the tag stands for.
         known = [reader.manifest.pack(), __version__.encode(), device.encode(), str(virtual.size).encode()]
         tag = hashlib.sha256(b"\0".join(known)).hexdigest()[:32]

@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio import Affine
+from rasterio import Affine, Env
+from rasterio._err import CPLE_BaseError  # rasterio lets these of GDAL's errors through
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
 from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window
 
-from .picture import Stretch, display_bands, encode_picture
+from .picture import Look, Stretch, encode_picture
 from .place import touched
 from .rasterio_door import SceneDataset, open_virtual
-from .types import Shape2d
+from .types import Bounds, Shape2d
 from .virtual_tiff import VirtualTiff
 
 __all__ = ["MAX_ZOOM", "WebMap"]
@@ -31,6 +33,7 @@ _HALF = math.pi * 6378137  # of the mercator world's width, in metres
 _LATITUDES = 85.05  # where that world ends
 _MOST_PIXELS = 2 * _SIDE  # of the scene along a side of a tile, after choosing an overview
 _SAMPLE = 512
+_CLOSE = 1e-9  # degrees
 
 
 class WebMap:
@@ -43,13 +46,12 @@ class WebMap:
     Raises
     ------
     ValueError
-        The scene has no CRS or no transform, so that nobody knows where on the map it lies.
+        Nobody knows where on the map the scene lies: it has no CRS or no transform, or a CRS of its own.
     """
 
     def __init__(self, virtual: VirtualTiff):
-        if virtual.meta.georef.crs is None or virtual.meta.georef.transform is None:
-            raise ValueError("the scene has no place on a map: it lacks a CRS or a transform")
-        self._virtual = virtual
+        self._bounds = _on_earth(virtual)
+        self._virtual, self._look = virtual, Look.of(virtual.meta)
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -77,25 +79,26 @@ class WebMap:
             raise ValueError("there is no such map tile")
         size = 2 * _HALF / 2**zoom
         west, north = column * size - _HALF, _HALF - row * size
+        target = Affine(size / _SIDE, 0, west, 0, -size / _SIDE, north)
         picture = np.zeros((4, _SIDE, _SIDE), np.uint8)
         with self._lock:
-            window = self._window(west, north - size, west + size, north)
-            if window is not None:
-                pixels, transform = self._read(window)
-                target = Affine(size / _SIDE, 0, west, 0, -size / _SIDE, north)
-                places = {"src_crs": self._dataset.crs, "src_transform": transform}
-                places |= {"dst_crs": _MERCATOR, "dst_transform": target}
-                # The fourth band weighs the others, or holes would bleed into their neighbours.
-                reproject(pixels, picture, resampling=Resampling.bilinear, src_alpha=4, dst_alpha=4, **places)
+            for turn in self._turns:
+                window = self._window((west, north - size, west + size, north), turn)
+                if window is not None:
+                    part = self._warped(window, turn, target)
+                    picture = np.where(part[3] > picture[3], part, picture)
         return encode_picture(picture, "PNG")
 
     def describe(self, name: str, tiles: str) -> dict[str, Any]:
         """The map as TileJSON 3.0.0; `tiles` is their address with {z}, {x} and {y}."""
-        with self._lock:
-            west, south, east, north = transform_bounds(self._dataset.crs, _DEGREES, *self._bounds)
-            # East of a scene across the antimeridian is west of its west.
-            finest = ((east - west) % 360 or 360) / 360 * 2 * _HALF / self._dataset.width
-        deepest = math.ceil(math.log2(2 * _HALF / _SIDE / finest)) if finest > 0 else MAX_ZOOM
+        west, south, east, north = self._bounds
+        width = (east - west) % 360 or 360  # the east of a scene across the antimeridian is west of its west
+        west = (west + 180) % 360 - 180
+        if west + width > 180 + _CLOSE:  # bounds must not go across
+            west, east = -180.0, 180.0
+        else:
+            east = min(180.0, west + width)
+        deepest = math.ceil(math.log2(360 / width * self._virtual.meta.shape.x / _SIDE))
         return {
             "tilejson": "3.0.0",
             "name": name,
@@ -111,8 +114,16 @@ class WebMap:
 
     @cached_property
     def _bands(self) -> list[int]:
-        meta = self._virtual.meta
-        return [band + 1 for band in display_bands([band.colorinterp for band in meta.bands], meta.alpha)]
+        return [band + 1 for band in self._look.bands]
+
+    @cached_property
+    def _turns(self) -> tuple[float, ...]:
+        """What to add to a longitude to find its pixels: grids of the whole Earth may count from 0 to 360 degrees."""
+        crs = self._dataset.crs
+        if not crs.is_geographic:
+            return (0.0,)
+        turn = math.tau / crs.units_factor[1]
+        return 0.0, turn, -turn
 
     @cached_property
     def _stretch(self) -> Stretch:
@@ -123,25 +134,37 @@ class WebMap:
         window = Window((data.width - width) // 2, (data.height - height) // 2, width, height)
         shape = (-(-height // factor), -(-width // factor))
         pixels = data.read(self._bands, window=window, out_shape=(len(self._bands), *shape))
-        return Stretch.of(pixels, data.dataset_mask(window=window, out_shape=shape) != 0)
+        return self._look.stretch(pixels, data.dataset_mask(window=window, out_shape=shape) != 0)
 
-    def _window(self, west: float, south: float, east: float, north: float) -> Window | None:
+    def _window(self, place: Bounds, turn: float) -> Window | None:
         """The part of the scene that a rectangle in web mercator needs, or None."""
         data = self._dataset
-        left, bottom, right, top = transform_bounds(_MERCATOR, data.crs, west, south, east, north)
+        left, bottom, right, top = transform_bounds(_MERCATOR, data.crs, *place)
         if not all(map(math.isfinite, (left, bottom, right, top))):
             return None
-        lines = self._virtual.meta.georef.pixels_of((left, bottom, right, top))
+        lines = self._virtual.meta.georef.pixels_of((left + turn, bottom, right + turn, top))
         if lines is None:
             return None
         rows, columns = lines
-        margin = 2 * max(1.0, (columns[1] - columns[0]) / _SIDE)  # for interpolation
+        # For interpolation; a turn later, it would be all there is of most scenes, a strip that no overview helps with.
+        margin = 0.0 if turn else 2 * max(1.0, (columns[1] - columns[0]) / _SIDE)
         grown = (rows[0] - margin, rows[1] + margin), (columns[0] - margin, columns[1] + margin)
         box = touched(grown, Shape2d(data.height, data.width))
         return None if box is None else Window(box.x0, box.y0, box.width, box.height)
 
-    def _read(self, window: Window) -> tuple[NDArray[np.uint8], Affine]:
-        """Red, green, blue and opacity of a window (4, h, w), and where they lie."""
+    def _warped(self, window: Window, turn: float, target: Affine) -> NDArray[np.uint8]:
+        """A window as part of a picture (4, _SIDE, _SIDE) in web mercator."""
+        pixels, transform = self._read(window, turn)
+        places = {"src_crs": self._dataset.crs, "src_transform": transform}
+        places |= {"dst_crs": _MERCATOR, "dst_transform": target}
+        resampling = Resampling.nearest if self._look.classes else Resampling.bilinear
+        picture = np.zeros((4, _SIDE, _SIDE), np.uint8)
+        # The fourth band weighs the others, or holes would bleed into their neighbours.
+        reproject(pixels, picture, resampling=resampling, src_alpha=4, dst_alpha=4, **places)
+        return picture
+
+    def _read(self, window: Window, turn: float) -> tuple[NDArray[np.uint8], Affine]:
+        """Red, green, blue and opacity of a window (4, h, w), and where they lie on Earth."""
         data = self._dataset
         height, width = (min(int(side), _MOST_PIXELS) for side in (window.height, window.width))
         pixels = data.read(self._bands, window=window, out_shape=(len(self._bands), height, width))
@@ -149,8 +172,24 @@ class WebMap:
         valid = np.where(np.isfinite(pixels).all(axis=0), valid, 0)
         old, across, down = data.transform, window.width / width, window.height / height
         x, y = _apply(old, window.col_off, window.row_off)
-        transform = Affine(old.a * across, old.b * down, x, old.d * across, old.e * down, y)
+        transform = Affine(old.a * across, old.b * down, x - turn, old.d * across, old.e * down, y)
         return np.concatenate([self._stretch.apply(pixels, hole=0), valid[None].astype(np.uint8)]), transform
+
+
+def _on_earth(virtual: VirtualTiff) -> Bounds:
+    """West, south, east and north of a scene in degrees, whichever way up it lies; ValueError where nobody knows."""
+    georef = virtual.meta.georef
+    bounds = georef.bounds(virtual.meta.shape)
+    if georef.crs is None or bounds is None:
+        raise ValueError("the scene has no place on a map: it lacks a CRS or a transform")
+    try:
+        with Env():  # which keeps GDAL from printing its errors
+            found: Bounds = transform_bounds(CRS.from_wkt(georef.crs), _DEGREES, *bounds)
+    except (RasterioError, CPLE_BaseError) as error:
+        raise ValueError("the scene has no place on a map: nothing leads from its CRS to the Earth") from error
+    if not all(map(math.isfinite, found)):
+        raise ValueError("the scene has no place on a map: its coordinates are outside of what its CRS is for")
+    return found
 
 
 def _apply(t: Affine, x: float, y: float) -> tuple[float, float]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from numbers import Real
 from typing import Any, Literal
 
 from .errors import UsageError
 from .guarantee import Guarantee
 from .nn.config import LEVELS_PER_ANCHOR, MAX_LEVEL, level_to_lambda
-from .tiles import DEFAULT_TILE
+from .pyramid import LARGE, Overview, automatic_factors, check_overviews
+from .tiles import DEFAULT_TILE, TILE_MULTIPLE, TileGrid
+from .types import Shape2d
 
 __all__ = ["DEFAULT_QUALITY", "CompressSettings", "aims", "as_tuple", "level_of"]
 
@@ -20,6 +23,12 @@ DEFAULT_QUALITY = 50
 _AIMS = ("quality", "lambda_", "lossless", "max_error", "target_psnr", "target_bpp", "target_ratio")
 #: What has to be a number, or several.
 _NUMBERS = ("quality", "lambda_", "max_error", "target_psnr", "target_bpp", "target_ratio", "overview_quality")
+_FLAGS = ("lossless", "overwrite", "measure", "verify", "resume", "decorrelate")
+_FLAGS_OR_DEFAULT = ("preview", "seamless")
+#: Whole numbers, and the least and greatest they may be; `None` where there is a default.
+_COUNTS = {"tile_size": (TILE_MULTIPLE, 1024), "shard_tiles": (1, 64), "workers": (1, 64)}
+#: What does nothing where errors have a bound.
+_NOT_BOUNDED = ("overview_quality", "seamless")
 #: What says how to get there; the scene is the same.
 _MANNER = ("device", "workers", "overwrite", "measure", "verify", "resume")
 
@@ -81,9 +90,11 @@ class CompressSettings:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        for name in (*_NUMBERS, "overviews"):
-            object.__setattr__(self, name, as_tuple(getattr(self, name)))
+        for f in fields(self):
+            object.__setattr__(self, f.name, as_tuple(getattr(self, f.name)))
         _check_types(self)
+        _check_counts(self)
+        _check_factors(self.overviews)
         given = aims(vars(self))
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given).replace('lambda_', 'lambda')} exclude each other: give one of them")
@@ -94,6 +105,7 @@ class CompressSettings:
             target = getattr(self, name)
             if target is not None and not (math.isfinite(target) and target > 0):
                 raise UsageError(f"{name} must be a positive number, not {target}")
+        _refuse_idle(self)
 
     @property
     def level(self) -> int:
@@ -130,6 +142,23 @@ class CompressSettings:
     def overview_level(self) -> int:
         """Quality level of the overviews."""
         return self.level if self.overview_quality is None else level_of(self.overview_quality, None)
+
+    def overviews_of(self, shape: Shape2d) -> tuple[Overview, ...]:
+        """The overviews of a scene of this shape. UsageError for one that would be smaller than a pixel."""
+        factors = automatic_factors(shape) if self.overviews is None else self.overviews or ()
+        found = tuple(Overview(factor, self.overview_level) for factor in factors)
+        check_overviews(shape, found)
+        return found
+
+    def preview_of(self, shape: Shape2d) -> bool:
+        """Whether a scene of this shape has a preview."""
+        return max(shape) > LARGE if self.preview is None else self.preview
+
+    def halo(self, grid: TileGrid, *, folder: bool) -> int:
+        """1 where tiles see their neighbours. A bound on the error is checked tile by tile, so there they do not."""
+        if self.guaranteed or grid.shape == (1, 1):
+            return 0
+        return int(not folder if self.seamless is None else self.seamless)
 
     @property
     def outcome(self) -> dict[str, Any]:
@@ -168,8 +197,41 @@ def _check_types(settings: CompressSettings) -> None:
         for number in value if isinstance(value, tuple) and name == "max_error" else (value,):
             if not (number is None or isinstance(number, Real)):
                 raise UsageError(f"{name.rstrip('_')} must be a number, not {number!r}")
-    if not (settings.overviews is None or settings.overviews is False or isinstance(settings.overviews, tuple)):
-        raise UsageError(f"overviews are factors such as (2, 4, 8), or False, not {settings.overviews!r}")
+    for name in (*_FLAGS, *_FLAGS_OR_DEFAULT):
+        flag = getattr(settings, name)
+        if not (isinstance(flag, bool) or (flag is None and name in _FLAGS_OR_DEFAULT)):
+            raise UsageError(f"{name} must be True or False, not {flag!r}")
+
+
+def _check_counts(settings: CompressSettings) -> None:
+    for name, (low, high) in _COUNTS.items():
+        count = getattr(settings, name)
+        if count is None and name != "tile_size":
+            continue
+        if type(count) is not int or not low <= count <= high:
+            raise UsageError(f"{name} must be a whole number from {low} to {high}, not {count!r}")
+    if settings.tile_size % TILE_MULTIPLE:
+        raise UsageError(f"tile_size must be a multiple of {TILE_MULTIPLE}, not {settings.tile_size}")
+
+
+def _check_factors(overviews: Any) -> None:
+    if overviews is None or overviews is False:
+        return
+    if not isinstance(overviews, tuple) or not all(type(factor) is int for factor in overviews):
+        raise UsageError(f"overviews are factors such as (2, 4, 8), or False, not {overviews!r}")
+    if any(factor < 2 or factor & (factor - 1) for factor in overviews) or any(a >= b for a, b in pairwise(overviews)):
+        raise UsageError(f"overview factors are powers of two from 2 on, each larger than the one before: {overviews}")
+
+
+def _refuse_idle(settings: CompressSettings) -> None:
+    """UsageError for what was given and would do nothing."""
+    idle = [name for name in _NOT_BOUNDED if settings.guaranteed and getattr(settings, name)]
+    idle += ["model"] if settings.purpose == "exact" and settings.model is not None else []
+    if idle:
+        bound = "lossless" if settings.lossless else "max_error"
+        raise UsageError(f"{idle[0]} does nothing with {bound}: leave one of them out")
+    if settings.overview_quality is not None and settings.overviews in (False, ()):
+        raise UsageError("overview_quality does nothing without overviews: leave it out, or store some")
 
 
 def _check_bounds(max_error: float | tuple[float, ...] | None) -> None:

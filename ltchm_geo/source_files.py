@@ -46,6 +46,7 @@ def files_behind(name: str, listed: Iterable[str]) -> Files:
     listed : what GDAL says it consists of
     """
     found: set[str] = set()
+    itself = file_behind(name)  # what it lists is known
     waiting = [name, *listed]
     complete = True
     while waiting:
@@ -54,7 +55,7 @@ def files_behind(name: str, listed: Iterable[str]) -> Files:
             complete = False
         elif file not in found:
             found.add(file)
-            if file.lower().endswith(_MOSAIC):
+            if file != itself and file.lower().endswith(_MOSAIC):
                 waiting += listed_files(file)
     return Files(frozenset(found), complete)
 

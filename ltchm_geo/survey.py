@@ -24,7 +24,8 @@ Mask = NDArray[np.bool_]
 PERCENTILES = (0.05, 99.95)
 _TAIL = 0.25  # tails up to this fraction of the percentile range are mapped, not kept as outliers
 _HEADROOM = (0.05, 0.25)  # below and above the percentiles otherwise: bright ends matter more (clouds, roofs, metal)
-_SAMPLE = 1_000_000
+_SAMPLE, _LEAST_SAMPLE = 1_000_000, 50_000  # values kept of a band of floats
+_ALL_SAMPLES = 16_000_000  # of all bands, where that leaves enough for each
 _FLOAT_LIMIT = 1e300  # beyond, differences overflow; such values are outliers
 
 
@@ -61,7 +62,8 @@ class Survey:
     def __init__(self, dtype: DTypeLike, bands: int):
         self._dtype = np.dtype(dtype)
         if self._dtype.kind == "f":
-            self._bands: list[_Accumulator] = [_FloatAccumulator() for _ in range(bands)]
+            size = min(_SAMPLE, max(_LEAST_SAMPLE, _ALL_SAMPLES // max(bands, 1)))
+            self._bands: list[_Accumulator] = [_FloatAccumulator(size) for _ in range(bands)]
         elif self._dtype.kind in "iu" and self._dtype.itemsize <= 2:
             self._bands = [_IntegerAccumulator(self._dtype) for _ in range(bands)]
         else:
@@ -160,7 +162,8 @@ class _IntegerAccumulator:
 class _FloatAccumulator:
     """Exact extremes, and every n-th value; n doubles whenever the sample gets too large."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self._size = size
         self.minimum: Number | None = None
         self.maximum: Number | None = None
         self._sample: list[NDArray[np.float64]] = []
@@ -178,7 +181,7 @@ class _FloatAccumulator:
         self._skip = (self._skip - finite.size) % self._step
         self._sample.append(taken)
         self._kept += taken.size
-        while self._kept > _SAMPLE:
+        while self._kept > self._size:
             self._thin()
 
     def percentiles(self) -> tuple[float, float] | None:

@@ -1,7 +1,7 @@
 """Finding the quality level at which a scene has the size, or the PSNR, that was asked for.
 
-A sample of tiles, coded at a few levels, gives the curve; its height is corrected by coding the whole scene, once or a
-few times. One level changes the size by some 2.4 %, so the nearest is within 2 %.
+A sample of tiles, coded at a few levels, gives the curve; it is moved through what the whole scene comes to at the
+levels tried. One level changes the size by some 2.4 %, so the nearest is within 2 %.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import CorruptTileError, UsageError
 from .location import Location
@@ -19,7 +20,7 @@ from .metrics.psnr import ErrorStats, known_peak
 from .nn.config import MAX_LEVEL, level_to_lambda
 from .plan import DOCUMENT_BYTES, describe_scene
 from .raster import Source
-from .sampling import read_tiles, spread
+from .sampling import code_plane, read_tiles, spread
 from .scene_decoder import group_coding
 from .scene_meta import SceneMeta
 from .settings import CompressSettings
@@ -39,7 +40,7 @@ __all__ = ["TOLERANCE", "hit_target"]
 TOLERANCE, TOLERANCE_DB = 0.02, 0.2
 _CURVE = (0, 28, 56, 84, MAX_LEVEL)
 _SAMPLES = 12
-_PASSES = 6
+_PASSES = 8
 _CLOSE = 0.3  # of the tolerance: nearer, no further pass is worth its time
 
 
@@ -52,25 +53,17 @@ def hit_target(write: Writing, source: Source, path: Location, settings: Compres
         No level reaches the target; says which values can be reached.
     """
     target = _Target(source, settings)
-    curve = _sampled(source, settings, target)
-    results: dict[int, float] = {}
-    level, shift, result = target.level(curve, 0.0), 0.0, None
-    while level not in results and len(results) < _PASSES:
+    curve = _Curve(_sampled(source, settings, target))
+    level, result = curve.next_level(target), None
+    while level is not None and len(curve.tried) < _PASSES:
         result = write(path, _at(settings, level, target))
-        results[level] = target.figure(result)
-        if abs(target.miss(results[level])) < _CLOSE:
+        curve.tried[level] = target.figure(result)
+        if abs(target.miss(curve.tried[level])) < _CLOSE:
             return result
-        shift = results[level] - float(np.interp(level, _CURVE, curve))
-        level = target.level(curve, shift)
-        if level in results:  # the curve says no other level is nearer; its neighbour on the other side may be
-            level = min(max(level + (1 if target.wanted > results[level] else -1), 0), MAX_LEVEL)
-    best = min(results, key=lambda tried: abs(target.miss(results[tried])))
-    if abs(target.miss(results[best])) > 1:
-        ends = sorted(results.get(end, float(curve[i]) + shift) for end, i in ((0, 0), (MAX_LEVEL, -1)))
-        low, high = (target.shown(end) for end in ends)
-        raise UsageError(
-            f"{target.name} of {target.value:g} cannot be reached with this raster and model: about {low} to {high} can"
-        )
+        level = curve.next_level(target)
+    best = min(curve.tried, key=lambda tried: abs(target.miss(curve.tried[tried])))
+    if abs(target.miss(curve.tried[best])) > 1:
+        raise UsageError(_failure(curve, target))
     if result is None or result.level != best:
         result = write(path, _at(settings, best, target))
     return result
@@ -105,17 +98,51 @@ class _Target:
         """How far a figure is from what is wanted, in tolerances."""
         return (figure - self.wanted) / self.tolerance
 
-    def level(self, curve: Sequence[float], shift: float) -> int:
-        """The level nearest to the target on a curve that is moved up by `shift`."""
-        heights = np.interp(range(MAX_LEVEL + 1), _CURVE, curve) + shift
-        return int(np.abs(heights - self.wanted).argmin())
-
     def shown(self, figure: float) -> str:
         """A figure in the target's own unit."""
         if self.name == "target_psnr":
             return f"{figure:.2f} dB"
         size = 2.0**figure
         return f"{size / self._bits:.3g} bpp" if self.name == "target_bpp" else f"{self._raw / size:.3g}"
+
+
+class _Curve:
+    """What the scene comes to at each level: by the sample, moved through what it came to at the levels tried."""
+
+    def __init__(self, sampled: Sequence[float]):
+        self._sampled = np.interp(range(MAX_LEVEL + 1), _CURVE, sampled)
+        self.tried: dict[int, float] = {}
+
+    @property
+    def heights(self) -> NDArray[np.float64]:
+        """By level."""
+        levels = sorted(self.tried)
+        shifts = [self.tried[level] - self._sampled[level] for level in levels]
+        heights: NDArray[np.float64] = self._sampled + np.interp(range(MAX_LEVEL + 1), levels or [0], shifts or [0.0])
+        return heights
+
+    def next_level(self, target: _Target) -> int | None:
+        """The level that seems nearest to the target, among those between the levels tried that lie around it."""
+        low = max((level for level, figure in self.tried.items() if figure < target.wanted), default=-1)
+        high = min((level for level, figure in self.tried.items() if figure >= target.wanted), default=MAX_LEVEL + 1)
+        misses = np.abs(self.heights[low + 1 : high] - target.wanted)
+        if not misses.size:
+            return None
+        sides = [figure < target.wanted for figure in self.tried.values()][-2:]
+        if sides in ([True, True], [False, False]):  # the curve leads astray: without it, by halves
+            return 0 if low < 0 else MAX_LEVEL if high > MAX_LEVEL else (low + high) // 2
+        return low + 1 + int(misses.argmin())
+
+
+def _failure(curve: _Curve, target: _Target) -> str:
+    """Why no level tried is near enough."""
+    wanted, heights = f"{target.name} of {target.value:g}", curve.heights
+    if curve.tried.get(0, -math.inf) > target.wanted or curve.tried.get(MAX_LEVEL, math.inf) < target.wanted:
+        low, high = (target.shown(end) for end in sorted((heights[0], heights[-1])))
+        return f"{wanted} cannot be reached with this raster and model: about {low} to {high} can"
+    near = sorted(curve.tried, key=lambda level: abs(target.miss(curve.tried[level])))[:2]
+    found = " and ".join(f"{target.shown(curve.tried[level])} (lambda {level_to_lambda(level):.4g})" for level in near)
+    return f"{wanted} was not found in {len(curve.tried)} passes: {found} came nearest; give one of them or its lambda"
 
 
 def mean_psnr(psnr: Sequence[float]) -> float:
@@ -137,10 +164,11 @@ def _sampled(source: Source, settings: CompressSettings, target: _Target) -> lis
         source, engine, 0, tile, grid.shard, StageClock(), boxes=boxes, decorrelate=settings.decorrelate
     )
     scale = math.prod(grid.shape) / len(tiles)
+    planes = sum(len(code_plane(source, meta, name, tile)) for name in meta.planes for tile in tiles)
     curve = []
     for level in _CURVE:
         size, quality = _code(source, meta, engine, level, tiles, decode=target.name == "target_psnr")
-        curve.append(quality if target.name == "target_psnr" else math.log2(scale * size + DOCUMENT_BYTES))
+        curve.append(quality if target.name == "target_psnr" else math.log2(scale * (size + planes) + DOCUMENT_BYTES))
     return curve
 
 

@@ -6,7 +6,6 @@ Joins bitstream, engine, components, radiometry and masks; its counterpart is `t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -311,10 +310,19 @@ def _fill_holes(pixels: Pixels, valid: Mask, coding: GroupCoding) -> None:
 
 
 def check_latents(
-    payloads: Sequence[bytes], coding: GroupCoding, engine: Engine | None, tile: int
+    payloads: Sequence[bytes],
+    coding: GroupCoding,
+    engine: Engine | None,
+    tile: int,
+    *,
+    surroundings: Surroundings | None = None,
 ) -> list[CorruptTileError | None]:
-    """Decode everything of the tiles but the network's pixels: sections, latents and their checksum; None = sound."""
-    decoded = decode_tiles(payloads, replace(coding, halo=0), engine and _LatentsOnly(engine), tile)
+    """Decode everything of the tiles but the network's pixels: sections, latents and their checksum; None = sound.
+
+    Parameters are those of `decode_tiles`. Without `surroundings`, nobody notices latents that do not fit the place.
+    """
+    decoder = engine and _LatentsOnly(engine)
+    decoded = decode_tiles(payloads, coding, decoder, tile, surroundings=surroundings)
     return [result if isinstance(result, CorruptTileError) else None for result in decoded]
 
 
@@ -357,7 +365,7 @@ class _LatentsOnly:
         extents: Sequence[Shape2d] | None = None,
         precision: Precision | None = None,
     ) -> NDArray[np.float32]:
-        side = 16 * y.shape[-1]
+        side = 16 * (y.shape[-1] - (0 if sides is None else 2))  # where sides are told, there is a margin
         return np.broadcast_to(np.float32(0.5), (len(y), 3, side, side))
 
 

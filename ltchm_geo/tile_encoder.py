@@ -69,27 +69,33 @@ def encode_tiles(
         return encode_guaranteed(tiles, coding, engine, level, clock)
     if engine is None:
         raise UsageError("pixels without a bound on their errors are coded by a network: load weights")
+    around = [Sides()] * len(tiles) if sides is None else sides
     with clock("tiles"):
-        inner = [tile[:2] if sides is None else _inner(tile, sides[i]) for i, tile in enumerate(tiles)]
+        insides = [_inside(tile, margins) for tile, margins in zip(tiles, around, strict=True)]
+        inner = [(tile.pixels[inside], tile.valid[inside]) for tile, inside in zip(tiles, insides, strict=True)]
         payloads: list[TilePayload | None] = [without_network(pixels, valid) for pixels, valid in inner]
         todo = [i for i, payload in enumerate(payloads) if payload is None]
-        inputs = [_passes(model_input(tiles[i], coding), coding) for i in todo]
-        extents = [_extent(tiles[i], Sides() if sides is None else sides[i]) for i in todo]
+        inputs, outliers = [], []
+        for i in todo:
+            found = find_outliers(tiles[i].pixels, tiles[i].valid, coding.mapping)
+            inputs.append(_passes(model_input(tiles[i], coding, found), coding))
+            outliers.append(_stored(inner[i][0], found[insides[i]]))
+        own = [_own(tiles[i], around[i]) for i in todo]
+        extents = [latents_of(*shape) for shape in own]
     where = None if sides is None else [sides[i] for i in todo]
     mode, bodies = _bodies(inputs, coding, engine, level, clock, where, extents)
     with clock("tiles"):
-        for i, body, extent in zip(todo, bodies, extents, strict=True):
+        for i, body, beside, shape, extent in zip(todo, bodies, outliers, own, extents, strict=True):
             pixels, valid = inner[i]
-            outliers = find_outliers(pixels, valid, coding.mapping)
             lossy = TilePayload(
                 mode,
                 level,
                 mask=None if valid.all() else encode_mask(valid),
-                outliers=encode_outliers(pixels, outliers) if outliers.any() else None,
+                outliers=beside,
                 body=body,
                 extent=None if extent == latents_of(*pixels.shape[1:]) else extent,
             )
-            payloads[i] = _smaller(lossy, pixels, valid)
+            payloads[i] = _smaller(lossy, pixels, valid, shape)
     return [payload.pack() for payload in payloads if payload is not None]
 
 
@@ -165,32 +171,35 @@ def _bits(values: Pixels) -> Pixels:
     return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
 
 
-def model_input(tile: CutTile, coding: GroupCoding) -> NDArray[np.float32]:
+def _stored(pixels: Pixels, where: Mask) -> bytes | None:
+    return encode_outliers(pixels, where) if where.any() else None
+
+
+def model_input(tile: CutTile, coding: GroupCoding, outliers: Mask) -> NDArray[np.float32]:
     """(bands, h, w) float32 in the model's range.
 
     Holes, outliers and what lies beyond the scene are filled from their surroundings. Smoothly: the last row and
     column, repeated, would be stripes that take as many bits as pixels (docs/decisions/0016-beyond-the-edge.md).
     """
     pixels, valid, scene = tile
-    known = valid & ~find_outliers(pixels, valid, coding.mapping)
+    known = valid & ~outliers
     if scene is not None:
         known[:, scene.y :] = known[:, :, scene.x :] = False
     return fill_masked(to_model(pixels, coding.mapping), known)
 
 
-def _extent(tile: CutTile, sides: Sides) -> Shape2d:
-    """Rows and columns of the tile's latents that stand for pixels of the scene."""
+def _own(tile: CutTile, sides: Sides) -> Shape2d:
+    """Rows and columns of the tile that are the scene's, without the pixels of its neighbours."""
     top, bottom, left, right = sides.times(MARGIN)
     rows, columns = tile.scene or tile.pixels.shape[1:]
-    return latents_of(rows - top - bottom, columns - left - right)
+    return Shape2d(rows - top - bottom, columns - left - right)
 
 
-def _inner(tile: CutTile, sides: Sides) -> tuple[Pixels, Mask]:
+def _inside(tile: CutTile, sides: Sides) -> tuple[slice, slice, slice]:
     """A tile without the pixels of its neighbours."""
     top, bottom, left, right = sides.times(MARGIN)
-    pixels, valid, _ = tile
-    inside = (slice(None), slice(top, pixels.shape[1] - bottom), slice(left, pixels.shape[2] - right))
-    return pixels[inside], valid[inside]
+    _, height, width = tile.pixels.shape
+    return slice(None), slice(top, height - bottom), slice(left, width - right)
 
 
 def _margined(channels: NDArray[np.float32], sides: Sides) -> NDArray[np.float32]:
@@ -199,10 +208,11 @@ def _margined(channels: NDArray[np.float32], sides: Sides) -> NDArray[np.float32
     return np.pad(channels, ((0, 0), (top, bottom), (left, right)))
 
 
-def _smaller(lossy: TilePayload, pixels: Pixels, valid: Mask) -> TilePayload:
+def _smaller(lossy: TilePayload, pixels: Pixels, valid: Mask, own: Shape2d) -> TilePayload:
     """The lossy payload, or the exact one where that takes fewer bytes: nothing is gained by losing quality."""
-    changes = np.count_nonzero(pixels[..., 1:] != pixels[..., :-1]) / pixels.size
-    if valid.sum() >= _FEW_PIXELS and lossy.size < _LARGE_SHARE * pixels.nbytes and changes > _FEW_CHANGES:
+    seen, count = pixels[:, : own.y, : own.x], valid[:, : own.y, : own.x].sum()
+    changes = np.count_nonzero(seen[..., 1:] != seen[..., :-1]) / seen.size
+    if count >= _FEW_PIXELS and lossy.size < _LARGE_SHARE * seen.nbytes and changes > _FEW_CHANGES:
         return lossy
     exact = exact_payload(pixels, valid)
     return exact if exact.size <= lossy.size else lossy
@@ -214,7 +224,7 @@ def exact_payload(pixels: Pixels, known: Mask) -> TilePayload:
     predicted = TilePayload(
         TileMode.PREDICTED,
         mask=None if known.all() else encode_mask(known),
-        outliers=encode_outliers(pixels, lost) if lost.any() else None,
+        outliers=_stored(pixels, lost),
         body=body,
     )
     if np.count_nonzero(pixels[..., 1:] != pixels[..., :-1]) > _RUNS * pixels.size:

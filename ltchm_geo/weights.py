@@ -23,14 +23,25 @@ from numpy.typing import NDArray
 from ._json import is_sha256, loads, require_keys
 from .errors import InvalidWeightsError, WeightsError, WeightsHashError, WeightsNotFoundError
 
-__all__ = ["LoadedWeights", "WeightsEntry", "available", "find", "load", "search_path", "user_weights_dir"]
+__all__ = [
+    "MANIFEST",
+    "TAG",
+    "LoadedWeights",
+    "WeightsEntry",
+    "available",
+    "find",
+    "load",
+    "read_manifest",
+    "search_path",
+    "user_weights_dir",
+]
 
 MANIFEST = "manifest.json"
 MAX_BYTES = 1 << 30
 _MAX_JSON = 1 << 24
 _HASH_PREFIX = re.compile(r"[0-9a-f]{8,64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")  # a bare name: never leads out of its folder
-_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _STATUSES = ("preview", "stable", "archived", "local")
 
 
@@ -86,7 +97,7 @@ class WeightsEntry:
         )
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("weights entry: tag, file, hash and provenance must be strings")
-        if not _TAG.fullmatch(self.tag) or not _FILE_NAME.fullmatch(self.file) or not is_sha256(self.sha256):
+        if not TAG.fullmatch(self.tag) or not _FILE_NAME.fullmatch(self.file) or not is_sha256(self.sha256):
             raise ValueError(
                 f"weights entry {self.tag!r}: malformed tag, file name {self.file!r} or hash {self.sha256!r}"
             )
@@ -172,7 +183,7 @@ def available() -> list[tuple[WeightsEntry, Path]]:
     return [
         (entry, folder / entry.file)
         for folder in search_path()
-        for entry in _read_manifest(folder)[1]
+        for entry in read_manifest(folder)[1]
         if (folder / entry.file).is_file()
     ]
 
@@ -188,7 +199,7 @@ def find(name: str | os.PathLike[str] | None = None) -> tuple[WeightsEntry, Path
         Says what was looked for, where, and what to do.
     """
     if name is None:
-        name = next((tag for folder in search_path() if (tag := _read_manifest(folder)[0])), None)
+        name = next((tag for folder in search_path() if (tag := read_manifest(folder)[0])), None)
         if name is None:
             raise _not_found("default weights")
     name = os.fspath(name)
@@ -211,7 +222,7 @@ def find(name: str | os.PathLike[str] | None = None) -> tuple[WeightsEntry, Path
 def _find_file(path: Path) -> tuple[WeightsEntry, Path]:
     if not os.path.isfile(path):  # where `Path` raises, as for a folder that may not be looked into, it says no
         raise WeightsNotFoundError(f"no weights file {path}, or it may not be read")
-    for entry in _read_manifest(path.parent)[1]:
+    for entry in read_manifest(path.parent)[1]:
         if entry.file == path.name:
             return entry, path
     digest = hashlib.sha256(_read(path)).hexdigest()
@@ -230,8 +241,14 @@ def _not_found(what: str) -> WeightsNotFoundError:
     )
 
 
-def _read_manifest(folder: Path) -> tuple[str | None, list[WeightsEntry]]:
-    """Default tag and entries of a folder; (None, []) when it has no manifest."""
+def read_manifest(folder: Path) -> tuple[str | None, list[WeightsEntry]]:
+    """Default tag and entries of a folder; (None, []) when it has no manifest.
+
+    Raises
+    ------
+    WeightsError
+        The manifest is damaged, cannot be read, or is of a newer format.
+    """
     path = folder / MANIFEST
     try:
         if not path.is_file():
@@ -251,14 +268,14 @@ def _read_manifest(folder: Path) -> tuple[str | None, list[WeightsEntry]]:
 # --- reading them ----------------------------------------------------------------------------------------------------
 
 
-def load(name: WeightsEntry | str | os.PathLike[str] | None = None) -> LoadedWeights:
+def load(name: str | os.PathLike[str] | None = None) -> LoadedWeights:
     """Find weights as `find` does, verify their SHA-256 and load them; loaded once per process.
 
     Raises
     ------
     WeightsNotFoundError, WeightsHashError, InvalidWeightsError
     """
-    entry, path = find(name.sha256 if isinstance(name, WeightsEntry) else name)
+    entry, path = find(name)
     try:
         state = path.stat()
     except OSError as error:

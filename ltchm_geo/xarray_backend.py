@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["SceneArray", "SceneBackend"]
 
 VARIABLE, MASK, REFERENCE = "band_data", "mask", "spatial_ref"
+_DIMENSIONS = ("band", "y", "x")
 _MOST_COORDINATES = 1 << 23  # a scene may claim sides of 2**31 pixels, and xarray keeps those of an index in memory
 
 
@@ -50,6 +51,7 @@ class SceneBackend(BackendEntrypoint):
         decode_coords: bool | str = True,
         level: int = 0,
         device: str = "auto",
+        allow_damaged: bool = False,
     ) -> xr.Dataset:
         """Open a compressed scene lazily; called by `xarray.open_dataset`.
 
@@ -59,15 +61,18 @@ class SceneBackend(BackendEntrypoint):
             A ``.ltchm`` file or a ``.zarr`` folder, or a URL where they lie in an object store.
         drop_variables : names to leave out
         mask_and_scale : bool
-            Make nodata NaN and apply scale and offset, as xarray does for all CF data. Bands whose scales differ are
-            not scaled, and a warning says so: CF knows one scale per variable. ``scales`` and ``offsets`` in the
-            attributes tell them.
+            Make nodata NaN and apply scale and offset, as xarray does for all CF data; an alpha band stays as it is.
+            Bands whose scales differ are not scaled, and a warning says so: CF knows one scale per variable. ``scales``
+            and ``offsets`` in the attributes tell them. What a mask or alpha band hides is not made NaN:
+            ``band_data.where(mask)`` does that.
         decode_coords : True, False, "coordinates" or "all"
             As in `xarray.open_dataset`.
         level : int
             Pyramid level: 0 is full resolution, 1 the first overview.
         device : str
             Where pixels are decoded, when they are.
+        allow_damaged : bool
+            Read nodata (or 0) where a tile is damaged, instead of raising.
 
         Returns
         -------
@@ -84,7 +89,8 @@ class SceneBackend(BackendEntrypoint):
         reader = ContainerReader(filename_or_obj)
         reader.close_when_forgotten()  # few who open datasets close them
         try:
-            dataset = _dataset(reader, level, device)
+            options = {"device": device, "allow_damaged": allow_damaged}
+            dataset = _dataset(reader, level, options, mask_and_scale)
             if mask_and_scale and "scales" in dataset[VARIABLE].attrs:
                 message = f"{reader.path}: bands differ in scale or offset, so they are not scaled; see the attributes"
                 warnings.warn(f"{message} scales and offsets", stacklevel=3)
@@ -126,12 +132,13 @@ class SceneArray(BackendArray):
     ----------
     reader : ContainerReader
     level : int
-    device : str
+    options : dict
+        How to decode: keyword arguments of `SceneDecoder`.
     plane : "mask" or None
     """
 
-    def __init__(self, reader: ContainerReader, level: int, device: str, plane: str | None = None):
-        self._reader, self._level, self._device, self._plane = reader, level, device, plane
+    def __init__(self, reader: ContainerReader, level: int, options: dict[str, Any], plane: str | None = None):
+        self._reader, self._level, self._options, self._plane = reader, level, options, plane
         self._grid = reader.grids[level].for_reading
         bands = len(reader.meta.bands) if plane is None else 1
         self.shape = (bands, *reader.meta.pyramid_shape(level))
@@ -172,13 +179,41 @@ class SceneArray(BackendArray):
     def _decoder(self) -> SceneDecoder:
         from .scene_decoder import SceneDecoder
 
-        return SceneDecoder(self._reader, self._device)  # not kept: this object has to travel between processes
+        return SceneDecoder(self._reader, **self._options)  # not kept: this object has to travel between processes
 
     def _read(self, decoder: SceneDecoder, box: PixelBox, bands: list[int]) -> NDArray[Any]:
         """Pixels of a box inside one shard: what is held at once must not grow with what is asked for."""
         if self._plane is None:
             return decoder.read(box, bands, self._level)
         return decoder.read_plane(self._plane, box, self._level)[None]
+
+
+class _BesideAlpha(SceneArray):
+    """Pixels as xarray decodes CF data, but for alpha, which is no amount of anything: it has no nodata and no scale.
+
+    Attributes
+    ----------
+    sample : xarray.Variable
+        Type, attributes and encoding of what comes out.
+    """
+
+    def __init__(self, reader: ContainerReader, level: int, options: dict[str, Any], attributes: dict[str, Any]):
+        super().__init__(reader, level, options)
+        self._attributes = attributes
+        self.sample = self._decoded(np.zeros((1, 1, 1), self.dtype))
+        self.dtype = self.sample.dtype
+        if "scale_factor" in attributes:  # an encoding with it would scale alpha when it is written
+            self.sample.encoding = {}
+
+    def _read(self, decoder: SceneDecoder, box: PixelBox, bands: list[int]) -> NDArray[Any]:
+        pixels, alpha = super()._read(decoder, box, bands), [band == self._reader.meta.alpha for band in bands]
+        found: NDArray[Any] = self._decoded(pixels).values
+        found[alpha] = pixels[alpha]
+        return found
+
+    def _decoded(self, pixels: NDArray[Any]) -> xr.Variable:
+        dataset = xr.Dataset({VARIABLE: (_DIMENSIONS, pixels, self._attributes)})
+        return xr.decode_cf(dataset, decode_times=False, decode_timedelta=False, decode_coords=False)[VARIABLE].variable
 
 
 def _positions(part: Any, size: int) -> NDArray[np.intp]:
@@ -224,18 +259,23 @@ def _around(ys: NDArray[np.intp], xs: NDArray[np.intp]) -> PixelBox:
 # --- the dataset around the pixels -----------------------------------------------------------------------------------
 
 
-def _dataset(reader: ContainerReader, level: int, device: str) -> xr.Dataset:
-    """As the scene is, before xarray decodes CF attributes."""
+def _dataset(reader: ContainerReader, level: int, options: dict[str, Any], mask_and_scale: bool) -> xr.Dataset:
+    """As the scene is, before xarray decodes CF attributes; but for those that are not for alpha."""
     meta = reader.meta
     georef, grid = meta.pyramid_georef(level), meta.grid.for_reading
     side = grid.tile * grid.shard
     chunks = {"band": _band_chunks(meta), "y": side, "x": side}
-    array = indexing.LazilyIndexedArray(SceneArray(reader, level, device))
-    variables = {VARIABLE: xr.Variable(("band", "y", "x"), array, _attributes(meta), {"preferred_chunks": chunks})}
+    array, attributes = SceneArray(reader, level, options), _attributes(meta)
+    encoding: dict[str, Any] = {"preferred_chunks": chunks}
+    if mask_and_scale and meta.alpha is not None and not attributes.keys().isdisjoint(("_FillValue", "scale_factor")):
+        array = _BesideAlpha(reader, level, options, attributes)
+        attributes, encoding = array.sample.attrs, array.sample.encoding | encoding
+    pixels = indexing.LazilyIndexedArray(array)
+    variables = {VARIABLE: xr.Variable(_DIMENSIONS, pixels, attributes, encoding)}
     if meta.mask:
-        plane = indexing.LazilyIndexedArray(SceneArray(reader, level, device, "mask"))
+        plane = indexing.LazilyIndexedArray(SceneArray(reader, level, options, "mask"))
         attributes = {"grid_mapping": REFERENCE, "long_name": "where there is data"}
-        mask = xr.Variable(("band", "y", "x"), plane, attributes, {"preferred_chunks": {"y": side, "x": side}})
+        mask = xr.Variable(_DIMENSIONS, plane, attributes, {"preferred_chunks": {"y": side, "x": side}})
         variables[MASK] = mask.isel(band=0)
     axes = axis_attributes(georef)
     found: dict[str, Any] = {"band": np.arange(1, len(meta.bands) + 1), **_band_coordinates(meta)}
@@ -260,12 +300,13 @@ def _attributes(meta: SceneMeta) -> dict[str, Any]:
     dtype, nodata = np.dtype(meta.dtype), meta.bands[meta.groups[0].bands[0]].nodata
     if nodata is not None and representable(nodata, dtype):  # another marks no pixel, and CF has no way to say it
         found["_FillValue"] = dtype.type(nodata)
-    scalings = [(band.scale, band.offset) for band in meta.bands]
-    if len(set(scalings)) > 1:
-        found["scales"], found["offsets"] = map(list, zip(*scalings, strict=True))
-    elif scalings[0] != (1.0, 0.0):  # or integers would become floats for nothing
-        found["scale_factor"], found["add_offset"] = scalings[0]
-    units = {band.unit for band in meta.bands}
+    amounts = [band for number, band in enumerate(meta.bands) if number != meta.alpha]
+    scalings = {(band.scale, band.offset) for band in amounts}
+    if len(scalings) > 1:
+        found["scales"], found["offsets"] = ([getattr(b, key) for b in meta.bands] for key in ("scale", "offset"))
+    elif scalings != {(1.0, 0.0)}:  # or integers would become floats for nothing
+        found["scale_factor"], found["add_offset"] = scalings.pop()
+    units = {band.unit for band in amounts}
     if len(units) == 1 and None not in units:
         found["units"] = units.pop()
     names = tuple(band.description or "" for band in meta.bands)

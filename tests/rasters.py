@@ -100,6 +100,14 @@ def _tags(dataset: Any, band: int) -> dict[str, Any]:
     return {name: dataset.tags(band, ns=name or None) for name in kept}
 
 
+def without_statistics(tags: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The "tags" of a description as they are of a part of the raster."""
+    return [
+        {**found, "": {key: value for key, value in found[""].items() if not key.startswith("STATISTICS_")}}
+        for found in tags
+    ]
+
+
 def assert_restored(original: Path, restored: Path) -> None:
     """Identical but for the values of valid pixels."""
     assert description(restored) == description(original)

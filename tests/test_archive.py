@@ -174,6 +174,39 @@ def test_other_settings(images: Path, out: Path) -> None:
     assert run(images, out, replace(SETTINGS, quality=20)).made == 0
 
 
+def test_settings_that_came_later(images: Path, out: Path) -> None:
+    """A journal of a version without a setting goes on with its default; one of a newer version is refused."""
+    run(images, out)
+    with Journal(out / "journal.sqlite", str(out)) as book:
+        before = book.settings()
+        assert before is not None
+        book.put([], {name: value for name, value in before.items() if name not in ("decorrelate", "seamless")})
+    assert run(images, out).made == 0
+    with Journal(out / "journal.sqlite", str(out)) as book:
+        book.put([], {name: value for name, value in before.items() if name != "decorrelate"})
+    with pytest.raises(UsageError, match=r"begun with decorrelate True \(now False\): use the same"):
+        run(images, out, replace(SETTINGS, decorrelate=False))
+    with Journal(out / "journal.sqlite", str(out)) as book:
+        book.put([], before | {"holography": True})
+    with pytest.raises(ArchiveError, match=r"unknown settings: holography\): update ltchm_geo, or use --restart"):
+        run(images, out)
+    assert run(images, out, restart=True).made == 3
+
+
+@pytest.mark.parametrize("options", [{"folders": True}, {"keep_suffix": True}, {"base": ".."}], ids=str)
+def test_other_names_for_the_same_sources(
+    options: dict[str, Any], images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(images)
+    run(images, out)
+    before = files(out)
+    for restart in (False, True):
+        with pytest.raises(UsageError, match=r"a\.tif is in this archive as a\.ltchm and would now become .*: arrange"):
+            run(images, out, restart=restart, **options)
+    assert files(out) == before
+    assert not list(out.glob("*.zarr"))
+
+
 def test_slips(images: Path, out: Path) -> None:
     with pytest.raises(UsageError, match="no dict"):
         compress_many([images], out, {"quality": 40})  # type: ignore[arg-type]
@@ -376,6 +409,49 @@ def test_verify(images: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (states(report), all(scene.verified for scene in report.scenes)) == (DONE, True)
     assert looked_at == ["a.ltchm", "b.ltchm", "b.ltchm", "c.ltchm"]
     assert [scene.attempts for scene in report.scenes] == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EIO, "input/output error"), MemoryError(), RuntimeError("a bug"), KeyboardInterrupt()],
+    ids=repr,
+)
+@pytest.mark.parametrize("step", ["verify_scene", "digest"])
+def test_what_could_not_be_looked_at_does_not_stay(
+    step: str, error: BaseException, images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    settings = replace(SETTINGS, verify=True)
+    ends = contextlib.nullcontext() if isinstance(error, Exception) else pytest.raises(type(error))
+    with monkeypatch.context() as patched, ends:
+        patched.setattr(work if step == "verify_scene" else work.Target, step, fail)
+        report = run(images, out, settings, include=["a.tif"])
+        assert states(report) == {"a.ltchm": "failed"}
+    assert files(out) == {}
+    report = run(images, out, settings, include=["a.tif"], retry_failed=True)
+    assert (states(report), report.scenes[0].verified) == ({"a.ltchm": "done"}, True)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("a bug")], ids=repr)
+def test_finished_work_that_cannot_be_looked_at_is_made_anew(
+    error: Exception, images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a process left it that died before it told the journal."""
+    run(images, out, include=["a.tif"])
+    interrupt(out, state="running", finished=None, replaced=None)
+    original, looks = work.verify_scene, []
+
+    def verify_scene(*args: Any) -> None:
+        looks.append(args)
+        if len(looks) == 1:
+            raise error
+        original(*args)
+
+    monkeypatch.setattr(work, "verify_scene", verify_scene)
+    report = run(images, out, replace(SETTINGS, verify=True), include=["a.tif"])
+    assert (states(report), len(looks), report.scenes[0].attempts) == ({"a.ltchm": "done"}, 2, 2)
 
 
 @pytest.mark.parametrize("aim", [{"lossless": True}, {"max_error": 2.0}], ids=str)

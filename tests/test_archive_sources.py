@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import pytest
 
@@ -64,6 +68,43 @@ def test_list(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert places([f"@{listed}", "s3://other/z.tif"])[-1] == "z.tif"
     with pytest.raises(UsageError, match=r"list .* cannot be read"):
         find_sources(["@nowhere.txt"])
+
+
+@pytest.mark.parametrize("name", ["..", "/", "s3://", "s3://bucket/..", "./"])
+def test_lists_with_names_of_nothing(name: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(name)
+    if name == "s3://bucket/..":
+        assert places([f"@{tmp_path / 'list.txt'}"]) == ["bucket"]
+        with pytest.raises(UsageError, match="names no raster"):
+            find_sources([f"@{tmp_path / 'list.txt'}"], base="s3://bucket")
+        return
+    with pytest.raises(UsageError, match="names no raster: give files, folders, or @list"):
+        arrange([f"@{tmp_path / 'list.txt'}"])
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are Unicode there")
+def test_names_outside_utf8(folder: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xce\xc4.tif")).touch()
+    with pytest.raises(UsageError, match=r"xce.xc4\.tif' is a name outside UTF-8: rename it or --exclude it"):
+        find_sources([folder])
+    assert len(find_sources([folder], exclude=["?.tif", "\udcce*"])) == 2
+
+
+def test_folders_that_cannot_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by permissions: the tests may run as root, who reads everything."""
+    original = os.scandir
+
+    def scandir(path: str) -> Any:
+        if Path(path).name == "deep":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UsageError, match=r"folder .*deep cannot be read \(Permission denied\): change .* --exclude it"):
+        find_sources([folder])
+    for pattern in ("deep", "sub/deep", "sub"):
+        assert "sub/deep/d.tif" not in places([folder], exclude=[pattern])
+    assert "sub/c.jp2" in places([folder], exclude=["deep"])
 
 
 def test_base(folder: Path) -> None:

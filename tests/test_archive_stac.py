@@ -17,6 +17,7 @@ from pystac.extensions.projection import ProjectionExtension
 from rasters import DATA, smooth, write_tif
 
 from ltchm_geo.archive import compress_many, run
+from ltchm_geo.archive.stac import _union as around
 from ltchm_geo.archive.stac import write_item
 from ltchm_geo.archive.target import Target
 from ltchm_geo.cli.main import main
@@ -51,11 +52,12 @@ def test_documents(folders: bool, sources: Path, tmp_path: Path) -> None:
     assert report.ok, report.failed
     collection = pystac.Collection.from_file(str(out / "collection.json"))
     items = {item.id: item for item in collection.get_items(recursive=True)}
-    assert items.keys() == {"tokyo_l8_u16", "coast_rotated_u8_nodata0", "sub_dated", "nowhere"}
+    assert items.keys() == {"tokyo_l8_u16", "coast_rotated_u8_nodata0", "sub_dated-6552d441", "nowhere"}
     assert collection.extent.spatial.bboxes[0] == pytest.approx(_union([item.bbox for item in items.values()]))
     for scene in report.scenes:
-        _check_item(items[Path(scene.result).with_suffix("").as_posix().replace("/", "_")], scene, out, folders)
-    dated = items["sub_dated"]
+        (item,) = (item for item in items.values() if scene.result in (item.assets["data"].get_absolute_href() or ""))
+        _check_item(item, scene, out, folders)
+    dated = items["sub_dated-6552d441"]
     assert dated.datetime is not None
     assert dated.datetime.isoformat() == "2021-07-04T09:08:07+00:00"
     bands = dated.assets["data"].extra_fields["bands"]
@@ -92,6 +94,54 @@ def _check_item(item: pystac.Item, scene: Any, out: Path, folders: bool) -> None
             assert item.bbox[0] >= box[0] - 0.01
             assert item.bbox[3] <= box[3] + 0.01
     assert item.properties["ltchm:sha256"] == scene.sha256
+
+
+def test_ids_differ_where_folders_do(tmp_path: Path) -> None:
+    for name in ("a/b_c.tif", "a_b/c.tif", "a_b_c.tif"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_tif(tmp_path / "images" / name, smooth(1, 50, 60))
+    compress_many([tmp_path / "images"], tmp_path / "out", SETTINGS, stac=True)
+    ids = {json.loads(path.read_text())["id"] for path in (tmp_path / "out").rglob("*.stac.json")}
+    assert len(ids) == 3
+    assert "a_b_c" in ids
+    assert not any("/" in name for name in ids)
+
+
+def test_across_the_antimeridian(tmp_path: Path) -> None:
+    """Boxes have their west in the east then (RFC 7946, 5.2)."""
+    (tmp_path / "images").mkdir()
+    for name, east in (("across", 813_000), ("before", 801_000)):  # 180 degrees are at about 819,600 m
+        grid = rasterio.Affine(100, 0, east, 0, -100, 8_120_000)
+        write_tif(tmp_path / "images" / f"{name}.tif", smooth(1, 100, 120), crs="EPSG:32760", transform=grid)
+    report = compress_many([tmp_path / "images"], tmp_path / "out", SETTINGS, stac=True)
+    assert report.ok, report.undescribed
+    across, before = (json.loads((tmp_path / "out" / f"{n}.stac.json").read_text()) for n in ("across", "before"))
+    west, south, east, north = across["bbox"]
+    assert across["geometry"]["type"] == "MultiPolygon"
+    assert (-180 < east < -179.9, 179.9 < west < 180, south < north < -16) == (True, True, True)
+    assert before["bbox"][0] < before["bbox"][2] < 180
+    whole = pystac.Collection.from_file(str(tmp_path / "out" / "collection.json")).extent.spatial.bboxes[0]
+    assert whole == pytest.approx(
+        [before["bbox"][0], min(south, before["bbox"][1]), east, max(north, before["bbox"][3])]
+    )
+
+
+@pytest.mark.parametrize(
+    ("boxes", "whole"),
+    [
+        ([(170, -5, 175, 0), (-178, -1, -176, 3)], [170, -5, -176, 3]),  # on both sides
+        ([(179, 0, -179, 1), (-178, 2, -170, 3)], [179, 0, -170, 3]),  # one across
+        ([(179, 0, -179, 1), (10, 2, 20, 3)], [10, 0, -179, 3]),
+        ([(-10, 0, 10, 1), (20, 0, 30, 1)], [-10, 0, 30, 1]),
+        ([(-10, 0, 40, 1), (20, 0, 30, 1)], [-10, 0, 40, 1]),  # one within another
+        ([(-180, -90, 180, 90), (179, 0, -179, 1)], [-180, -90, 180, 90]),  # the whole world
+        ([(-180, 0, 0, 1), (0, 0, 180, 1)], [-180, 0, 180, 1]),
+        ([(5, 6, 7, 8)], [5, 6, 7, 8]),
+    ],
+)
+def test_union_of_boxes(boxes: list[tuple[float, ...]], whole: list[float]) -> None:
+    assert around(boxes) == whole
+    assert around(boxes[::-1]) == whole
 
 
 def test_a_coordinate_system_of_its_own(tmp_path: Path) -> None:

@@ -85,12 +85,6 @@ def test_attention_modules_match_table_5(module, gmacs, parameters):
     assert counted.parameters / 1e6 == pytest.approx(parameters, rel=1e-3)
 
 
-def test_steps_that_must_follow_one_another():
-    assert tiny("qian2020").serial_steps(256, 250) == tiny("qian2022").serial_steps(256, 250) == 16 * 16
-    assert tiny("tcm").serial_steps(1024, 1024) == 5
-    assert tiny("segpic").serial_steps(1024, 1024) == 8
-
-
 # --- the training contract --------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-pytest.importorskip("thop", reason='needs thop: pip install "ltchm-geo[bench]"')
+pytest.importorskip("thop", reason='needs thop: pip install ".[bench]" in a checkout')
 
 from ltchm_geo.baselines import registry
 from ltchm_geo.baselines.attention_modules import WAM
@@ -140,7 +140,7 @@ def test_without_thop_the_exact_counts_remain(monkeypatch):
     assert thop_cost(nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 4, 4)) is None
     result = CliRunner().invoke(cli, ["bench", "complexity", "--table", "5"])
     assert result.exit_code == 0
-    assert 'pip install "ltchm-geo[bench]"' in result.stderr
+    assert 'pip install ".[bench]" in a checkout' in result.stderr
 
 
 def test_command_prints_tables_and_keeps_them(tmp_path):

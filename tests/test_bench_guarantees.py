@@ -61,5 +61,5 @@ def test_what_is_not_installed_is_named(
     (tmp_path / "a.tif").touch()
     monkeypatch.setattr(codecs_module, "find_spec", lambda name: None)
     assert main(["bench", "guarantees", "--data", str(tmp_path)]) == 2
-    assert 'needs imagecodecs: pip install "ltchm-geo[bench]"' in capsys.readouterr().err
+    assert 'needs imagecodecs: pip install ".[bench]" in a checkout' in capsys.readouterr().err
     assert not measured

@@ -173,7 +173,7 @@ def test_an_unknown_codec_names_the_known_ones() -> None:
 def test_a_missing_encoder_says_what_to_install(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path) -> None:
     monkeypatch.setattr(codecs_module, "find_spec", lambda name: None)
     for name in ("jpeg", "jxl", "vvc"):
-        assert 'pip install "ltchm-geo[bench]"' in (codec(name).missing() or "")
+        assert 'pip install ".[bench]" in a checkout' in (codec(name).missing() or "")
     monkeypatch.undo()
     assert "needs a GDAL" in (replace(codec("cog-zstd"), options={"COMPRESS": "NONESUCH"}).missing() or "")
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "echo")  # a program that knows no encoder

@@ -124,7 +124,7 @@ def test_systems_of_table_6_run():
 
 def test_untrained_widths_are_measured_as_whole_files(tmp_path, monkeypatch):
     monkeypatch.setenv("LTCHM_WEIGHTS", str(tmp_path))
-    settings = SpeedSettings(parts=("codec",), channels=(32,), side=256, rounds=1, devices=("cpu",), against=None)
+    settings = SpeedSettings(parts=("codec",), channels=(32, 32), side=256, rounds=1, devices=("cpu",), against=None)
     (speed,) = measure_speed(settings).codec
     assert (speed.case.model, speed.channels) == ("random-32", 32)
     assert not any(entry.tag == "random-32" for entry, _ in available()), "nothing is left behind"

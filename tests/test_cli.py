@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from scenes import write
+from scenes import META, write
 
 import ltchm_geo
 from ltchm_geo._json import jsonable
@@ -55,6 +56,7 @@ COMPRESSED = {
     "stages": {"read": 0.5},
     "psnr": None,
     "max_error": None,
+    "alpha": None,
 }
 
 
@@ -139,6 +141,22 @@ def test_info(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(scene)]) == 0
     shown = capsys.readouterr().out
     for expected in ("51 of 100 (level 56)", "tiny (SHA-256 abab", "4 x 3 of 64 pixels", "mask band, alpha band", "B3"):
+        assert expected in shown
+
+
+def test_info_of_odd_bands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nodata have all their digits, and what a file says cannot command the terminal."""
+    esc = "\x1b]0;owned\x07\x9b2J\u202e"
+    odd = [
+        replace(META.bands[0], description=f"red{esc}\nband", nodata=-9999999, unit=f"m{esc}"),
+        replace(META.bands[1], nodata=-3.4028234663852886e38),
+        replace(META.bands[2], nodata=0.1),
+    ]
+    meta = replace(META, bands=(*odd, *META.bands[3:]), software=f"maker{esc}", source={"name": f"a{esc}.tif"})
+    assert main(["info", str(write(tmp_path / "a.ltchm", meta=meta))]) == 0
+    shown = capsys.readouterr().out
+    assert all(character.isprintable() for character in shown.replace("\n", ""))
+    for expected in ("red?]0;owned??2J? band", "maker?]0;owned", " -9999999 ", " -3.4028234663852886e+38 ", " 0.1 "):
         assert expected in shown
 
 
@@ -285,6 +303,8 @@ def test_decompress_passes_options_on(fake: Fake, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.startswith("b.tif\n")
     assert main(["decompress", "a.ltchm", "--level", "2", "--bounds", "-10", "20.5", "-9", "21"]) == 0
     assert (seen["level"], seen["window"], seen["bounds"]) == (2, None, (-10.0, 20.5, -9.0, 21.0))
+    assert main(["decompress", "a.ltchm", "--co", "COMPRESS=ZSTD", "--co", "ZSTD_LEVEL=19"]) == 0
+    assert seen["options"] == {"COMPRESS": "ZSTD", "ZSTD_LEVEL": "19"}
 
 
 def test_decompress_warns_of_damage(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -334,6 +354,7 @@ def test_errors_of_the_library(error: Exception, code: int, fake: Fake, capsys: 
         (["compress", "a.tif", "--quality", "0"], "0 is not in the range 1<=x<=100"),
         (["compress", "a.tif", "--quality", "3", "--lambda", "200"], "give one of them"),
         (["decompress", "a.ltchm", "--bands", "0,1"], "the first band is 1"),
+        (["decompress", "a.ltchm", "--co", "COMPRESS"], "'COMPRESS' is not NAME=VALUE"),
         (["decompress", "a.ltchm", "--bands", "1,,2"], "'1,,2' is not a list"),
         (["decompress", "a.ltchm", "--window", "0", "0", "0", "9"], "0 is not in the range x>=1"),
     ],

@@ -3,9 +3,11 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+import warnings
 import zipfile
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 from rasters import (
     CHIAPAS,
@@ -30,7 +33,8 @@ from rasters import (
     write_tif,
 )
 
-from ltchm_geo import compress_raster, decompress_raster, engine, raster, shard_coder
+from ltchm_geo import checked, compress, compress_raster, decompress_raster, engine, raster, shard_coder
+from ltchm_geo.cli.main import main
 from ltchm_geo.container import ContainerReader
 from ltchm_geo.errors import DestinationError, DestinationExistsError, UsageError
 from ltchm_geo.settings import level_of
@@ -125,7 +129,7 @@ def test_nan_beside_a_mask_is_a_value(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_alpha_is_exact(dtype: str, tmp_path: Path) -> None:
     pixels = smooth(4, 150, 140, dtype)
-    pixels[3] = np.arange(150 * 140).reshape(150, 140) % 255
+    pixels[3] = np.minimum(np.arange(150 * 140).reshape(150, 140) % 510, 254)
     source = write_tif(tmp_path / "a.tif", pixels, ["red", "green", "blue", "alpha"])
     restored = there_and_back(source, tmp_path, tile_size=128, shard_tiles=1)
     assert_restored(source, restored)
@@ -175,6 +179,13 @@ def test_default_destination(tmp_path: Path) -> None:
     with pytest.raises(DestinationError, match="source itself"):
         compress_raster(source, tmp_path / "." / "tokyo.tif", overwrite=True)
     assert source.read_bytes() == TOKYO.read_bytes()
+
+
+def test_a_folder_as_destination(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert compress_raster(TOKYO, tmp_path / "out").path == tmp_path / "out" / "tokyo_l8_u16.ltchm"
+    with pytest.raises(DestinationExistsError, match=r"out/tokyo_l8_u16\.ltchm exists"):
+        compress_raster(TOKYO, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["other.tif", "other.PNG", "other.jp2", "other.vrt"])
@@ -295,6 +306,48 @@ def test_result(tmp_path: Path) -> None:
     assert (result.to_dict()["path"], result.to_dict()["lambda"]) == (str(result.path), 512)
 
 
+def test_seconds_count_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, options in ((compress, {"measure": True}), (checked, {"verify": True})):
+        steps = iter((10.0, 12.0, 17.0))
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "time", SimpleNamespace(perf_counter=lambda steps=steps: next(steps)))
+            expected = 7 if module is compress else 2  # of a scene that is checked, nobody looks in between
+            assert compress_raster(TOKYO, tmp_path / "a.ltchm", overwrite=True, **options).seconds == expected
+
+
+def near_infrared(path: Path, **profile: Any) -> Path:
+    """Four bands of a picture, which GDAL calls red, green, blue and alpha unless told otherwise."""
+    pixels = smooth(4, 300, 300)
+    place = rasterio.Affine(10, 0, 500_000, 0, -10, 4_000_000)
+    options = {"driver": "GTiff", "count": 4, "height": 300, "width": 300, "dtype": "uint8", "transform": place}
+    with rasterio.open(path, "w", **options, **profile) as dataset:
+        dataset.write(pixels)
+    return path
+
+
+def test_a_picture_that_is_called_alpha_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = near_infrared(tmp_path / "a.tif")
+    with pytest.warns(UserWarning, match=r"band 4 is marked as alpha.* gdal_translate -colorinterp_4 undefined"):
+        assert compress_raster(source).alpha == 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["compress", str(source), "--overwrite"]) == 0
+    shown = capsys.readouterr()
+    assert "alpha  band 4, stored exactly" in shown.out
+    assert "ltchm: warning: " in shown.err
+    assert "near infrared?" in shown.err
+    compress_raster(source, lossless=True, overwrite=True)  # where it makes no difference
+    for cured in (near_infrared(tmp_path / "b.tif", photometric="MINISBLACK"), recoloured(source)):
+        assert compress_raster(cured, overwrite=True).alpha is None
+
+
+def recoloured(path: Path) -> Path:
+    """As gdal_translate -colorinterp_4 undefined does."""
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [*dataset.colorinterp[:3], ColorInterp.undefined]
+    return path
+
+
 def test_weights_by_path(tiny: Path, tmp_path: Path) -> None:
     (file,) = tiny.glob("*.safetensors")
     named = compress_raster(TOKYO, tmp_path / "a.ltchm", model=str(file), measure=True)
@@ -304,15 +357,18 @@ def test_weights_by_path(tiny: Path, tmp_path: Path) -> None:
 # --- work in pieces --------------------------------------------------------------------------------------------------
 
 
-def test_workers_do_not_change_the_result(tmp_path: Path) -> None:
-    contents: list[dict[str, bytes]] = []
-    for workers in (1, 1, 3):
-        path = tmp_path / f"{len(contents)}.ltchm"
-        compress_raster(COAST, path, tile_size=128, shard_tiles=1, workers=workers)
-        with zipfile.ZipFile(path) as archive:
-            contents.append({name: archive.read(name) for name in archive.namelist()})
-    assert contents[0] == contents[1] == contents[2]
-    assert (tmp_path / "0.ltchm").read_bytes() == (tmp_path / "1.ltchm").read_bytes()
+def test_workers_do_not_change_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = shard_coder.ShardCoder.code
+
+    def slowly(self: Any, shard: Any, *rest: Any) -> Any:
+        time.sleep(0.3 if shard == (0, 0) else 0)  # so that others are done before the first
+        return code(self, shard, *rest)
+
+    monkeypatch.setattr(shard_coder.ShardCoder, "code", slowly)
+    paths = [tmp_path / f"{workers}.ltchm" for workers in (1, 3)]
+    for path in paths:
+        compress_raster(COAST, path, tile_size=128, shard_tiles=1, overviews=(2,), workers=int(path.stem))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_progress_reaches_the_total(tmp_path: Path) -> None:

@@ -208,6 +208,21 @@ def test_a_scene_repacked_by_other_tools_still_reads(file):
         assert reader.verify() == []
 
 
+def test_a_tile_costs_one_read(file, monkeypatch):
+    reads = []
+    original = _store.LocalFile.pread
+
+    def noted(self, offset, size):
+        reads.append(size)
+        return original(self, offset, size)
+
+    with ContainerReader(file) as reader:
+        reader.tile_payload("g0", TileIndex(0, 0))
+        monkeypatch.setattr(_store.LocalFile, "pread", noted)
+        assert reader.tile_payload("g0", TileIndex(0, 1)) == payload("g0", TileIndex(0, 1))
+    assert len(reads) == 1
+
+
 def test_threads(scene):
     with ContainerReader(scene) as reader, ThreadPoolExecutor(8) as pool:
         tiles = [TileIndex(iy, ix) for iy in range(3) for ix in range(4)] * 20

@@ -6,9 +6,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from decodable import BROKEN, DECODABLE, pixels, write_decodable
 from forked import exit_code, needs_fork
-from rasters import CHIAPAS, COAST, DRONE, TOKYO, description, masks_of, opened, pixels_of, same
+from rasters import (
+    CHIAPAS,
+    COAST,
+    DRONE,
+    TOKYO,
+    description,
+    masks_of,
+    opened,
+    pixels_of,
+    same,
+    smooth,
+    without_statistics,
+    write_tif,
+)
 
 from ltchm_geo import compress_raster, decompress_raster, scene_decoder
 from ltchm_geo.container import ContainerReader
@@ -65,9 +79,34 @@ def test_window_of_a_real_scene(coast: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels_of(part), pixels_of(whole)[:, 100:240, 50:280])
     first, second = description(whole), description(part)
     changed = {key for key in first if first[key] != second[key]}
-    assert changed == {"shape", "transform"}
+    assert changed == {"shape", "transform", "tags"}
     a, b, c, d, e, f = first["transform"][:6]
     assert second["transform"][:6] == pytest.approx((a, b, c + 50 * a, d, e, f + 100 * e))
+    assert second["tags"] == without_statistics(first["tags"])
+
+
+@pytest.mark.parametrize(
+    ("part", "kept"),
+    [
+        ({}, True),
+        ({"window": (0, 0, 200, 300), "bands": [2]}, True),
+        ({"window": (0, 0, 200, 299)}, False),
+        ({"bounds": (500_000, 3_998_990, 500_500, 4_000_000)}, False),
+        ({"level": 1}, False),
+    ],
+    ids=str,
+)
+def test_statistics_of_the_whole(part: dict[str, Any], kept: bool, tmp_path: Path) -> None:
+    source = write_tif(tmp_path / "a.tif", smooth(2, 200, 300))
+    found = {"STATISTICS_MEAN": "7", "STATISTICS_VALID_PERCENT": "9", "sensor": "x"}
+    with rasterio.open(source, "r+") as dataset:
+        for band in (1, 2):
+            dataset.update_tags(band, **found)
+            dataset.update_tags(band, ns="LAB", STATISTICS_MEAN="8")
+    scene = compress_raster(source, lossless=True, overviews=(2,), **SMALL).path
+    with opened(decompress_raster(scene, tmp_path / "b.tif", **part).path) as dataset:
+        assert dataset.tags(1) == (found if kept else {"sensor": "x"})
+        assert dataset.tags(1, ns="LAB") == {"STATISTICS_MEAN": "8"}
 
 
 @pytest.mark.parametrize(
@@ -132,19 +171,65 @@ def test_tiles_are_listed_shard_by_shard(scene: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [[0, 1, 2], [4], [3]]),  # by band group, then alpha
+        ({"bands": [5, 1, 4, 3, 1]}, [[0, 2, 0], [4], [3]]),
+        ({"bands": [5, 1, 4]}, [[4, 0, 3]]),  # so few lie in one block
+        ({"options": {"INTERLEAVE": "PIXEL"}}, [[0, 1, 2, 3, 4]]),
+        ({"bands": [5, 1], "options": {"interleave": "band"}}, [[0], [4]]),
+    ],
+    ids=str,
+)
+def test_bands_that_are_held_at_once(
+    options: dict[str, Any], expected: list[list[int]], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+    read = scene_decoder.SceneDecoder.read
+
+    def noted(self: Any, box: Any, bands: Any, pyramid: int) -> Any:
+        seen.append(list(bands))
+        return read(self, box, bands, pyramid)
+
+    monkeypatch.setattr(scene_decoder.SceneDecoder, "read", noted)
+    path = decompress_raster(scene, workers=1, **options).path
+    chosen = [band - 1 for band in options.get("bands", range(1, 6))]
+    np.testing.assert_array_equal(pixels_of(path), pixels()[chosen])
+    assert seen == 4 * expected
+
+
+def test_creation_options(scene: Path) -> None:
+    options = {"COMPRESS": "ZSTD", "blockxsize": "64", "BLOCKYSIZE": "32"}
+    with opened(decompress_raster(scene, options=options).path) as dataset:
+        assert (dataset.compression.name, dataset.block_shapes[0]) == ("zstd", (32, 64))
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {"window": (0, 0, 151, 1)},
         {"window": (-1, 0, 5, 5)},
         {"window": (0, 0, 0, 5)},
         {"window": (0, 0, 5)},
+        {"window": "abcd"},
+        {"window": (0.5, 0, 3, 3)},
+        {"window": 5},
         {"window": (0, 0, 5, 5), "bounds": (0, 0, 1, 1)},
         {"bounds": (0, 0, 1)},
         {"bounds": (1, 0, 0, 1)},
         {"bounds": (0, 0, float("inf"), 1)},
+        {"bounds": "abcd"},
+        {"bounds": 5},
         {"bands": []},
         {"bands": [0]},
         {"bands": [6]},
+        {"bands": "12"},
+        {"bands": [1.0]},
+        {"bands": 1.5},
+        {"options": {"FOO": "1"}},
+        {"options": {"COMPRESS": "nonsense"}},
+        {"options": {"count": "1"}},
+        {"options": {"NUM_THREADS": "4"}},
         {"level": 1},
         {"workers": 99},
     ],
@@ -236,6 +321,8 @@ def test_destination_is_protected(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(DestinationExistsError, match="--overwrite"):
         decompress_raster(scene, original)
     assert decompress_raster(scene, original, overwrite=True).bytes == original.stat().st_size
+    with pytest.raises(DestinationError, match=r"s3://bucket/a\.tif: a GeoTIFF is written to a local disk"):
+        decompress_raster(scene, "s3://bucket/a.tif")
     with pytest.raises(UsageError, match="another kind of file"):
         decompress_raster(scene, tmp_path / "a.png")
     assert files(tmp_path) == ["scene.ltchm", "scene.tif"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasters import pixels_of, smooth, write_tif
 
-from ltchm_geo import compress_raster, decompress_raster
+from ltchm_geo import compress_raster, decompress_raster, verify
 from ltchm_geo.bitstream import TileMode, TilePayload
 from ltchm_geo.container import ContainerReader
 from ltchm_geo.engine import Engine, load_engine
@@ -124,6 +124,29 @@ def test_extents_that_are_not_of_the_place(engine: Engine) -> None:
         around = Surroundings(grid, [place], 1, {})
         (found,) = decode_tiles([data], coding(1), engine, T, surroundings=around)
         assert isinstance(found, np.ndarray) == fits
+        around = Surroundings(grid, [place], 1, {})
+        (problem,) = check_latents([data], coding(1), engine, T, surroundings=around)
+        assert (problem is None) == fits
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_deep_look_finds_tiles_in_the_wrong_place(tmp_path: Path) -> None:
+    """Their bytes are sound, and so are all checksums; but what decompressing refuses must not pass for sound."""
+    source = write_tif(tmp_path / "a.tif", rough(300, 228))
+    scene = compress_raster(source, tile_size=T, quality=40).path
+    assert verify(scene, deep=True).ok
+    with ContainerReader(scene) as reader:
+        assert TilePayload.unpack(reader.tile_payload("g0", TileIndex(2, 1))).extent == (3, 7)
+    original = ContainerReader.tile_payload
+
+    def swapped(self: ContainerReader, array: str, tile: TileIndex, pyramid: int = 0) -> bytes:
+        return original(self, array, TileIndex(2, 1) if tile == (1, 1) else tile, pyramid)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ContainerReader, "tile_payload", swapped)
+        with pytest.raises(CorruptTileError, match="an extent of"):
+            decompress_raster(scene, tmp_path / "b.tif")
+        assert [problem.tile for problem in verify(scene, deep=True).problems] == [(1, 1)]
 
 
 @pytest.mark.usefixtures("tiny")

@@ -5,6 +5,7 @@ import shutil
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ import torch
 from forked import exit_code, needs_fork
 
 from ltchm_geo import cpu, weights
+from ltchm_geo import engine as engine_module
+from ltchm_geo.device import has_bfloat16, single_precision
 from ltchm_geo.engine import PRECISION_VARIABLE, Engine, default_precision, load_engine
-from ltchm_geo.errors import InvalidWeightsError, UsageError
+from ltchm_geo.errors import DeviceError, InvalidWeightsError, UsageError
 from ltchm_geo.nn.config import ModelConfig
 from ltchm_geo.nn.model import LTCHM
 
@@ -77,6 +80,136 @@ def test_weights_keep_the_tag_of_their_folder(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("LTCHM_WEIGHTS", str(renamed))
     assert (first.tag, load_engine(device="cpu").tag) == ("tiny-random", "another")
     assert load_engine(device="cpu") is load_engine(device="cpu")
+
+
+# --- graphics cards, as far as they can be had without one ----------------------------------------------------------
+
+
+class Card(str):
+    """The CPU, which says that it is a graphics card."""
+
+    type = "cuda"
+
+
+@pytest.fixture
+def card(tiny, monkeypatch):
+    engine = Engine(weights.load(None), CPU, "float32")
+    engine.device = Card("cpu")
+    monkeypatch.setattr(engine_module, "wait", lambda device: None)
+    return engine
+
+
+def precisions():
+    return [part.fp32_precision for part in (torch.backends.cudnn.conv, torch.backends.cuda.matmul)]
+
+
+needs_precisions = pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="as PyTorch has it since 2.9")
+
+
+@pytest.fixture(params=[None, "ieee", "tf32"])
+def application(request):
+    """One that chose a precision for all there is, and for convolutions; or did not."""
+    parts = (torch.backends, torch.backends.cudnn.conv) if request.param else ()
+    before = [part.fp32_precision for part in parts]
+    for part in parts:
+        part.fp32_precision = request.param
+    yield
+    for part, precision in zip(parts, before, strict=True):
+        part.fp32_precision = precision
+
+
+@needs_precisions
+@pytest.mark.usefixtures("application")
+def test_cards_compute_in_single_precision_whatever_the_application_chose(card, tiles, monkeypatch):
+    before, seen, original = precisions(), [], card._at
+
+    def at(*args):
+        transform, quality = original(*args)
+        return lambda *inputs: (seen.append(precisions()), transform(*inputs))[1], quality
+
+    monkeypatch.setattr(card, "_at", at)
+    y, _ = card.analyse(tiles, LEVEL)
+    card.synthesise(y, LEVEL)
+    assert seen == [["ieee", "ieee"]] * 9
+    assert precisions() == before
+
+
+@needs_precisions
+def test_single_precision_lasts_until_the_last_user_ends():
+    before, cuda = precisions(), torch.device("cuda")
+    with single_precision(cuda):
+        assert not torch.backends.cudnn.allow_tf32  # others may still ask
+        with single_precision(cuda):
+            assert precisions() == ["ieee", "ieee"]
+        assert precisions() == ["ieee", "ieee"]
+    assert precisions() == before
+    with single_precision(CPU):
+        assert precisions() == before
+
+
+def test_single_precision_of_older_releases(monkeypatch):
+    backends = [SimpleNamespace(allow_tf32=True), SimpleNamespace(allow_tf32=False)]
+    for name, backend in zip(("cudnn", "cuda"), backends, strict=True):
+        monkeypatch.setattr(torch.backends, name, SimpleNamespace(matmul=backend) if name == "cuda" else backend)
+    with single_precision(torch.device("cuda")):
+        assert [backend.allow_tf32 for backend in backends] == [False, False]
+    assert [backend.allow_tf32 for backend in backends] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("capability", "hip", "has"), [((7, 5), None, False), ((8, 0), None, True), ((7, 0), "6.2", True)]
+)
+def test_cards_that_emulate_bfloat16_do_not_have_it(monkeypatch, capability, hip, has):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    assert has_bfloat16(torch.device("cuda")) is has
+
+
+def room_for(engine, monkeypatch, most):
+    """Let networks run out of memory when they get more tiles than that; returns how many they got."""
+    passes, original = [], engine._at
+
+    def at(*args):
+        transform, quality = original(*args)
+
+        def run(tiles, *others):
+            passes.append(len(tiles))
+            if len(tiles) > most:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            return transform(tiles, *others)
+
+        return run, quality
+
+    monkeypatch.setattr(engine, "_at", at)
+    return passes
+
+
+def test_what_does_not_fit_a_card_is_done_in_parts(card, tiles, monkeypatch):
+    card.batch = 1
+    streams = card.encode(tiles, LEVEL)
+    y, _ = card.decode_latents(streams, LEVEL, 128)
+    pixels = card.synthesise(y, LEVEL)
+    card.batch = 8
+    passes = room_for(card, monkeypatch, 1)
+    assert (card.synthesise(y, LEVEL) == pixels).all()
+    assert (card.batch, passes) == (1, [3, 3, 2, 1, 1, 1])
+    card.batch = 2
+    assert card.encode(tiles, LEVEL) == streams
+    assert card.batch == 1
+
+
+@pytest.mark.parametrize("where", ["network", "coder"])
+def test_a_card_without_memory_is_told(card, tiles, monkeypatch, where):
+    if where == "network":
+        room_for(card, monkeypatch, 0)
+    else:
+        monkeypatch.setattr(card.coder, "encode", out_of_memory)
+    with pytest.raises(DeviceError, match=r"too little free memory: .* --workers 1, or use --device cpu"):
+        card.encode(tiles, LEVEL)
+
+
+def out_of_memory(*_, **__):
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
 
 @pytest.fixture

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 import ltchm_geo
 from ltchm_geo.cli.main import main
-from ltchm_geo.errors import DestinationError, UsageError
-from ltchm_geo.estimate import AMPLIFICATION, _total, estimate_raster
+from ltchm_geo.errors import DestinationError, SourceError, UsageError
+from ltchm_geo.estimate import AMPLIFICATION, _total, estimate_raster, estimate_scene
 from ltchm_geo.plan import DOCUMENT_BYTES
+from ltchm_geo.pyramid import automatic_factors
 from ltchm_geo.sampling import spread
-from ltchm_geo.tiles import TileGrid
+from ltchm_geo.settings import CompressSettings
 from ltchm_geo.types import PixelBox, Shape2d
 
 DATA = Path(__file__).parent / "data"
@@ -72,20 +73,30 @@ def test_the_sample_covers_the_scene() -> None:
 
 
 def test_the_margin_shrinks_with_the_sample() -> None:
-    grid = TileGrid(Shape2d(2048, 2048))
-    few, many = _total([900, 1100] * 3, grid), _total([900, 1100] * 25, grid)
+    few, many = (_total([900, 1100] * n, 64, (), preview=False) for n in (3, 25))
     assert few[1] == many[1] == 64 * 1000 + DOCUMENT_BYTES
     assert few[2] - few[0] > 3 * (many[2] - many[0]) > 0
-    low, _, high = _total([1000], grid)  # one tile says nothing about the spread
+    low, _, high = _total([1000], 64, (), preview=False)  # one tile says nothing about the spread
     assert low == DOCUMENT_BYTES
     assert high == DOCUMENT_BYTES + 3 * 64_000
 
 
-def test_large_scenes_have_overviews_and_a_preview() -> None:
-    tiles = [1000] * 24
-    small, large = _total(tiles, TileGrid(Shape2d(2048, 2048)))[1], _total(tiles, TileGrid(Shape2d(2304, 2304)))[1]
-    assert small == 64 * 1000 + DOCUMENT_BYTES
+def test_overviews_and_a_preview_count() -> None:
+    factors = automatic_factors(Shape2d(2304, 2304))
+    large = _total([1000] * 24, 81, factors, preview=True)[1]
     assert 81_000 * 1.08 < large - DOCUMENT_BYTES - 60_000 < 81_000 * 1.13
+
+
+def test_settings_decide_what_is_estimated() -> None:
+    def size(**options: Any) -> int:
+        return estimate_scene(FARMLAND, CompressSettings(quality=30, **options), samples=4).bytes
+
+    plain = size()
+    assert 1.2 * plain < size(overviews=(2, 4)) < 1.6 * plain
+    assert size(preview=True) == plain + 60_000
+    assert size(seamless=False) != plain
+    with pytest.raises(UsageError, match="overview factor"):
+        size(overviews=(4096,))
 
 
 @pytest.mark.parametrize(
@@ -152,8 +163,13 @@ def test_bad_arguments(tmp_path: Path) -> None:
         estimate_raster(FARMLAND, window=(0, 0, 5000, 10))
     with pytest.raises(UsageError, match="samples must be at least 1"):
         estimate_raster(FARMLAND, samples=0)
-    with pytest.raises(DestinationError, match="not a folder: create it first"):
-        estimate_raster(FARMLAND, images=tmp_path / "missing")
+    (tmp_path / "file").touch()
+    for folder in ("file", "file/x"):
+        with pytest.raises(DestinationError, match=r"cannot write .*file"):
+            estimate_raster(FARMLAND, images=tmp_path / folder)
+    with pytest.raises(SourceError):
+        estimate_raster(tmp_path / "nowhere.tif", images=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -167,6 +183,12 @@ def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     assert all(Path(path).is_file() for path in event["images"].values())
     assert main(["estimate", scene]) == 0
     assert "1 tile of 1" in capsys.readouterr().out
+    options = ["--lambda", "512", "--tile-size", "128", "--overviews", "2", "--no-decorrelate"]
+    assert main(["estimate", scene, *options]) == 0
+    assert "2 tiles of 2" in capsys.readouterr().out
+    (tmp_path / "file").touch()
+    assert main(["estimate", scene, "--images", str(tmp_path / "file" / "x")]) == 1
+    assert "cannot write" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("promise", [{"lossless": True}, {"max_error": 3}], ids=["lossless", "bounded"])

@@ -126,6 +126,34 @@ def test_wider_bounds_take_less(bound: int, most: float) -> None:
     assert 8 * len(body) / pixels.size < most
 
 
+@pytest.mark.parametrize("value", [NAN, math.inf])
+def test_values_on_no_grid_do_not_cost_the_bound(value: float) -> None:
+    pixels = picture("float32")
+    pixels[:, ::7, ::7] = value
+    known = np.ones(pixels.shape, bool)
+    body, lost = encode_bounded(pixels, known, [0.5] * 3, [-9999] * 3)
+    np.testing.assert_array_equal(lost, ~np.isfinite(pixels))
+    assert len(body) < 0.5 * len(encode_exact(pixels, known)[0])
+
+
+def test_the_least_integer_is_too_large_for_linear_prediction() -> None:
+    """It has no absolute value; zeros of uint64 are coded as it."""
+    pixels = np.stack([np.zeros((64, 64)), picture("uint64", side=64, bands=1)[0]]).astype(np.uint64)
+    both, alone = (encode_exact(p, np.ones(p.shape, bool))[0] for p in (pixels, pixels[1:]))
+    assert len(both) < len(alone) + 100
+    known = pixels != pixels[1, 0, 0]
+    assert (decode_pixels(encode_exact(pixels, known)[0], known, pixels.dtype) == pixels)[known].all()
+
+
+def test_what_is_not_known_does_not_forbid_linear_prediction() -> None:
+    planes = picture("int64", side=64)
+    known = np.ones(planes.shape, bool)
+    known[:, 20:30, 20:30] = False
+    body = encode_planes(planes, known)
+    planes[~known] = np.iinfo(np.int64).min
+    assert encode_planes(planes, known)[:40] == body[:40]
+
+
 def test_distances_of_the_widest_integers() -> None:
     pixels = np.array([[[0, 2**64 - 1]]], np.uint64)
     assert within(pixels, pixels[..., ::-1], [1e18]).tolist() == [[[False, False]]]

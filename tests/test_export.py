@@ -15,8 +15,9 @@ from test_training_data import add_image
 
 from ltchm_geo import weights
 from ltchm_geo.cli.export import export
-from ltchm_geo.errors import DestinationError, UsageError
+from ltchm_geo.errors import DestinationError, InvalidWeightsError, UsageError, WeightsError
 from ltchm_geo.training import data
+from ltchm_geo.training import export as training_export
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,49 @@ def test_places_that_cannot_be_written_are_told_before_the_work(run, tmp_path, m
     result = exported(run, tmp_path / "file" / "weights", "x")
     assert isinstance(result.exception, DestinationError)
     assert result.exception.exit_code == 1
+
+
+def test_released_weights_are_never_replaced(run, tmp_path, monkeypatch):
+    assert exported(run, tmp_path, "mine-v1").exit_code == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(data, "load_pools", None)  # it is told before the work
+    result = exported(run, tmp_path, "mine-v1", "--crops", "2")
+    assert isinstance(result.exception, UsageError)
+    assert str(result.exception).endswith("has weights mine-v1 already, which scenes may need: choose another tag")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    (tmp_path / "manifest.json").unlink()  # and still there is the file
+    assert "choose another tag" in str(exported(run, tmp_path, "mine-v1").exception)
+
+
+@pytest.mark.parametrize("tag", ["my weights", "", "../x", ".hidden"])
+def test_malformed_tags_are_told_before_the_work(run, tmp_path, monkeypatch, tag):
+    monkeypatch.setattr(data, "load_pools", None)
+    result = exported(run, tmp_path, tag)
+    assert isinstance(result.exception, UsageError)
+    assert "is no tag: use letters" in str(result.exception)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 2, "default": null, "entries": []}'])
+def test_damaged_manifests_are_told_before_the_work(run, tmp_path, monkeypatch, text):
+    monkeypatch.setattr(data, "load_pools", None)
+    (tmp_path / "manifest.json").write_text(text)
+    result = exported(run, tmp_path, "x")
+    assert isinstance(result.exception, WeightsError)
+    assert "manifest.json cannot be used" in str(result.exception)
+
+
+def test_integers_that_no_reader_would_take_are_not_written(run, tmp_path, monkeypatch):
+    original = training_export.integerise
+
+    def integerise(*args):
+        tensors, description = original(*args)
+        tensors["mlp.0.shift"][:] = 99
+        return tensors, description
+
+    monkeypatch.setattr(training_export, "integerise", integerise)
+    result = exported(run, tmp_path, "x")
+    assert isinstance(result.exception, InvalidWeightsError)
+    assert not list(tmp_path.iterdir())
 
 
 def test_at_least_one_crop_is_needed(run, tmp_path):

@@ -104,6 +104,24 @@ def test_across_the_antimeridian(
     assert found.area == pytest.approx(140 * 100 * (0.1 if code == 4326 else 1000 / 111_200) ** 2, rel=0.02)
 
 
+@pytest.mark.parametrize(("west", "expected"), [(180, (-180, -176)), (-184, (176, 180)), (176, (176, 180))])
+def test_along_the_antimeridian(west: float, expected: tuple[float, float], tmp_path: Path) -> None:
+    """It touches the line, and lies on one side of it alone."""
+    place = rasterio.Affine(0.04, 0, west, 0, -0.04, 10)
+    source = write_tif(tmp_path / "a.tif", smooth(1, 50, 100), crs=CRS.from_epsg(4326), transform=place)
+    feature = footprint(compress_raster(source, lossless=True, **SMALL).path)
+    found = shapely.geometry.shape(feature["geometry"])
+    assert found.geom_type == "Polygon"
+    assert found.bounds == pytest.approx((expected[0], 8, expected[1], 10))
+
+
+def test_lines_that_making_it_valid_leaves() -> None:
+    square, line = shapely.box(0, 0, 1, 1), shapely.LineString([(2, 2), (3, 3)])
+    mixed = shapely.GeometryCollection([square, line, shapely.MultiPolygon([shapely.box(5, 5, 6, 6)])])
+    assert [area.bounds for area in outline._areas(mixed)] == [(0, 0, 1, 1), (5, 5, 6, 6)]
+    assert outline._areas(line) == []
+
+
 def test_straight_edges_are_bent(tiny: Path, tmp_path: Path) -> None:
     """The upper edge of a scene in a polar projection is no straight line in longitude and latitude."""
     place = rasterio.Affine(10_000, 0, -500_000, 0, -10_000, -1_000_000)
@@ -177,12 +195,19 @@ def test_a_coordinate_system_of_its_own(tmp_path: Path) -> None:
     assert footprint(scene, crs=None)["geometry"] is not None
 
 
+def test_pixels_without_area(tmp_path: Path) -> None:
+    georef = Georef(crs=CRS.from_epsg(32631).to_wkt(), transform=(1.0, 0.0, 0.0, 0.0, 0.0, 0.0))
+    scene = write_decodable(tmp_path / "a.ltchm", meta=replace(DECODABLE, georef=georef))
+    with pytest.raises(UsageError, match="no area"):
+        footprint(scene)
+
+
 def test_too_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = write_decodable(tmp_path / "a.ltchm")
     monkeypatch.setattr(outline, "_MAX_PIXELS", 1000)
     with pytest.raises(UsageError, match="too fine"):
         footprint(scene, crs=None)
-    for precision in (0, -1, float("nan")):
+    for precision in (0, -1, float("nan"), float("inf")):
         with pytest.raises(UsageError, match="positive"):
             footprint(scene, precision=precision, crs=None)
 

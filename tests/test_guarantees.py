@@ -204,6 +204,23 @@ def test_a_bound_for_each_band(tmp_path: Path) -> None:
         compress_raster(source, tmp_path / "b.ltchm", max_error=[1, 2])
 
 
+@pytest.mark.usefixtures("no_weights")
+def test_an_exact_band_leaves_the_others_their_bound(tmp_path: Path) -> None:
+    """A tile of floats is exact or within a bound: bands of both kinds are not coded together."""
+    noise = np.random.default_rng(2).normal(0, 3, (4, 200, 200))
+    source = write_tif(tmp_path / "a.tif", (smooth(4, 200, 200, "float64") + noise).astype("float32"))
+    exact, mixed = (
+        compress_raster(source, tmp_path / f"{number}.ltchm", max_error=bounds, measure=True)
+        for number, bounds in enumerate([0, (0, 0.5, 0.5, 0)])
+    )
+    assert [group.bands for group in info(mixed.path).meta.groups] == [(0,), (1, 2), (3,)]
+    assert mixed.max_error is not None
+    assert [0 < error <= 0.5 for error in mixed.max_error] == [False, True, True, False]
+    assert mixed.bytes < 0.75 * exact.bytes
+    decompress_raster(mixed.path, tmp_path / "b.tif")
+    assert np.abs(pixels_of(tmp_path / "b.tif") - pixels_of(source)).max() <= 0.5
+
+
 def coding(bound: float) -> GroupCoding:
     return GroupCoding(
         np.dtype("uint16"), (BandMapping.between(0, 1000),) * 3, (None,) * 3, (None,) * 3, max_error=(bound,) * 3
@@ -266,7 +283,32 @@ def test_hostile_guarantees(found: Any, tmp_path: Path) -> None:
         {"max_error": "1"},
         {"max_error": (1, None, "x")},
         {"overviews": 4},
+        {"overviews": (3,)},
+        {"overviews": (4, 2)},
+        {"overviews": ("a",)},
+        {"overviews": (2.7,)},
+        {"overviews": True},
         {"overview_quality": [30]},
+        {"overview_quality": 30, "overviews": False},
+        {"overview_quality": 30, "lossless": True},
+        {"overview_quality": 30, "max_error": 1},
+        {"seamless": True, "lossless": True},
+        {"seamless": True, "max_error": 1},
+        {"seamless": "no"},
+        {"model": "x", "lossless": True},
+        {"model": "x", "max_error": 0},
+        {"lossless": 1},
+        {"verify": None},
+        {"decorrelate": None},
+        {"tile_size": 100},
+        {"tile_size": 2048},
+        {"tile_size": None},
+        {"tile_size": 256.0},
+        {"shard_tiles": 0},
+        {"shard_tiles": 65},
+        {"workers": 0},
+        {"workers": 100},
+        {"workers": True},
     ],
 )
 def test_settings_that_cannot_be(options: dict[str, Any]) -> None:
@@ -277,6 +319,7 @@ def test_settings_that_cannot_be(options: dict[str, Any]) -> None:
 def test_settings_take_arrays() -> None:
     settings = CompressSettings(max_error=np.array([1, 2.5]), overviews=np.array([2, 4]))
     assert (settings.max_error, settings.overviews) == ((1, 2.5), (2, 4))
+    CompressSettings(lossless=True, seamless=False, overviews=(), tile_size=np.int64(128), preview=np.True_)
     assert CompressSettings(quality=np.int64(30)).to_dict() == CompressSettings(quality=30).to_dict()
     assert type(CompressSettings(quality=np.int64(30)).quality) is int
 

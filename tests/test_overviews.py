@@ -12,7 +12,20 @@ import rasterio
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
-from rasters import CHIAPAS, COAST, CROPS, DRONE, SAR, description, masks_of, opened, pixels_of, smooth, write_tif
+from rasters import (
+    CHIAPAS,
+    COAST,
+    CROPS,
+    DRONE,
+    SAR,
+    description,
+    masks_of,
+    opened,
+    pixels_of,
+    smooth,
+    without_statistics,
+    write_tif,
+)
 
 import ltchm_geo
 from ltchm_geo import compress_raster, decompress_raster, overviews, pyramid, shard_coder
@@ -208,6 +221,8 @@ def test_holes_of_every_level(source: Path, tiny: Path, tmp_path: Path) -> None:
         with opened(source) as dataset:
             assert after["transform"] == dataset.transform @ rasterio.Affine.scale(factor)
         assert after["shape"] == expected.shape
+        if level:
+            before["tags"] = without_statistics(before["tags"])
         assert all(after[key] == before[key] for key in before.keys() - {"shape", "transform"})
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from decodable import DECODABLE, pixels, write_decodable
 from rasterio.enums import Resampling
 from rasters import CHIAPAS, DRONE, opened, smooth, write_tif
@@ -19,8 +20,8 @@ from ltchm_geo._store import member_method
 from ltchm_geo.cli.main import main
 from ltchm_geo.container import MANIFEST_KEY, ContainerReader
 from ltchm_geo.errors import CorruptContainerError, UsageError
-from ltchm_geo.picture import encode_picture
-from ltchm_geo.types import PixelBox
+from ltchm_geo.picture import Stretch, encode_picture
+from ltchm_geo.types import PixelBox, TileIndex
 
 SMALL: dict[str, Any] = {"tile_size": 128, "shard_tiles": 1}
 
@@ -90,6 +91,31 @@ def test_one_band_is_grey(tiny: Path, tmp_path: Path) -> None:
     assert (found[..., 0] == found[..., 2]).all()
 
 
+@pytest.mark.parametrize("table", [True, False])
+def test_classes_are_not_mixed(table: bool, tmp_path: Path) -> None:
+    """3000 pixels: a preview is made of factor 4, then reduced to 512."""
+    classes = np.random.default_rng(1).choice(np.array([2, 3, 7, 0], np.uint8), (1, 30, 3000))
+    colors = {value: (30 * value, 0, 255 - value, 255) for value in range(10)}
+    source = write_tif(tmp_path / "a.tif", classes, nodata=0, photometric="palette" if table else "MINISBLACK")
+    with rasterio.open(source, "r+") as dataset:
+        if table:
+            dataset.write_colormap(1, colors)
+        else:
+            dataset.update_tags(1, LAYER_TYPE="thematic")
+    expected = [colors[value][:3] for value in (2, 3, 7)] if table else [(0,) * 3, (51,) * 3, (255,) * 3]
+    path = compress_raster(source, lossless=True, preview=True, overviews=False).path
+    found = ltchm_geo.preview(path, 512, level=0)
+    assert found.shape == (5, 512, 3)
+    assert {tuple(color) for color in found.reshape(-1, 3).tolist()} <= {*expected, (255, 255, 255)}
+    stored = ltchm_geo.preview(path)  # as JPEG, which may blur them
+    assert np.abs(stored.astype(int) - found).mean() < 25
+
+
+def test_values_without_a_colour_are_white() -> None:
+    painted = Stretch((), (), ((1, 2, 3, 255), (4, 5, 6, 0))).apply(np.array([[[0, 1, 2, -1]]], np.int16))
+    assert painted.transpose(1, 2, 0).tolist() == [[[1, 2, 3], [4, 5, 6], [255] * 3, [255] * 3]]
+
+
 def test_of_a_level_that_is_not_stored(tiny: Path, tmp_path: Path) -> None:
     """2100 pixels: a preview is made of factor 2, overviews begin with 4, and there may be none."""
     source = source_of(tmp_path / "a.tif", side=(60, 2100))
@@ -126,9 +152,9 @@ def test_the_coarsest_level_that_suffices(tiny: Path, tmp_path: Path, monkeypatc
     used: list[int] = []
     render = quicklook._render_level
 
-    def noted(reader: Any, level: int, *rest: Any) -> Any:
+    def noted(decoder: Any, level: int, *rest: Any) -> Any:
         used.append(level)
-        return render(reader, level, *rest)
+        return render(decoder, level, *rest)
 
     monkeypatch.setattr(quicklook, "_render_level", noted)
     for size, level in ((25, 2), (26, 1), (50, 1), (51, 0), (512, 0)):
@@ -184,6 +210,16 @@ def test_a_changed_preview(tiny: Path, tmp_path: Path) -> None:
     assert [problem.key for problem in ltchm_geo.verify(path).problems] == ["preview.jpg"]
     with pytest.raises(CorruptContainerError, match="not the one"):
         ltchm_geo.preview(path)
+
+
+def test_a_damaged_tile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene = str(write_decodable(tmp_path / "a.ltchm", broken=("g0", TileIndex(0, 0))))
+    target = str(tmp_path / "a.png")
+    assert main(["preview", scene, target]) == 1
+    assert "tile (0, 0) of g0" in capsys.readouterr().err
+    assert main(["preview", scene, target, "--allow-damaged"]) == 0
+    sound = ltchm_geo.preview(write_decodable(tmp_path / "b.ltchm"))
+    np.testing.assert_array_equal(picture_of(Path(target)).transpose(1, 2, 0)[64:], sound[64:])
 
 
 # --- command ---------------------------------------------------------------------------------------------------------

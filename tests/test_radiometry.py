@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from rasters import smooth, write_tif
 
+from ltchm_geo import plan
 from ltchm_geo.errors import CorruptContainerError, CorruptTileError
 from ltchm_geo.radiometry import (
     UINT8_MAPPING,
@@ -21,7 +24,9 @@ from ltchm_geo.radiometry import (
     from_model,
     to_model,
 )
+from ltchm_geo.raster import open_source
 from ltchm_geo.survey import Survey
+from ltchm_geo.tiles import TileGrid
 
 DTYPES = ["uint8", "uint16", "int16", "float32", "float64"]
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12))
@@ -181,6 +186,23 @@ def test_float_samples_stay_small_and_even(monkeypatch: pytest.MonkeyPatch) -> N
     assert step & (step - 1) == 0
     assert (kept == values[::step]).all()
     assert survey.statistics(0).maximum == 50_000
+
+
+def test_samples_of_many_bands_are_smaller() -> None:
+    sizes = {bands: Survey("float32", bands)._bands[0]._size for bands in (1, 16, 100, 1000)}  # type: ignore[attr-defined]
+    assert sizes == {1: 1_000_000, 16: 1_000_000, 100: 160_000, 1000: 50_000}
+
+
+def test_all_bands_are_surveyed_in_one_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = smooth(8, 300, 300, "uint16")
+    path = write_tif(tmp_path / "a.tif", pixels, interleave="pixel")
+    with open_source(path) as source:
+        reads: list[list[int]] = []
+        read = source.read
+        monkeypatch.setattr(source, "read", lambda box, bands: reads.append(list(bands)) or read(box, bands))
+        survey = plan._survey(source, plan._all_tiles(TileGrid(source.shape)))
+    assert reads == [list(range(8))] * 4
+    assert survey.statistics(7).maximum == pixels[7].max()
 
 
 # --- outliers --------------------------------------------------------------------------------------------------------

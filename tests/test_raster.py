@@ -236,7 +236,16 @@ def test_rpcs_come_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "crs", ["EPSG:4326", "EPSG:32631+5773", "ESRI:54009", "+proj=lcc +lat_1=33 +lat_2=45 +towgs84=1,2,3"]
+    "crs",
+    [
+        "EPSG:4326",
+        "EPSG:32631+5773",
+        "EPSG:5498",
+        "EPSG:7405",
+        "EPSG:7415",
+        "ESRI:54009",
+        "+proj=lcc +lat_1=33 +lat_2=45 +towgs84=1,2,3",
+    ],
 )
 def test_crs_comes_back(crs: str, tmp_path: Path) -> None:
     assert_round_trip(make(tmp_path / "a.tif", np.zeros((1, 9, 9), np.uint8), crs=crs), tmp_path)
@@ -481,7 +490,7 @@ def test_overwriting_is_asked_for_and_takes_side_cars_along(tmp_path: Path) -> N
 
 
 def test_impossible_destinations(tmp_path: Path) -> None:
-    with pytest.raises(DestinationError, match="no folder"):
+    with pytest.raises(DestinationError, match="does not exist"):
         write(tmp_path / "none/a.tif")
     with pytest.raises(DestinationError, match="is a folder"):
         write(tmp_path)

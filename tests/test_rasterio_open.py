@@ -27,7 +27,7 @@ from ltchm_geo.container import ContainerReader
 from ltchm_geo.errors import NotAContainerError, WeightsNotFoundError
 from ltchm_geo.georef_rasterio import read_bands, read_georef
 from ltchm_geo.scene_decoder import SceneDecoder
-from ltchm_geo.types import TileIndex
+from ltchm_geo.types import PixelBox, TileIndex
 
 SHAPE = DECODABLE.shape
 
@@ -142,6 +142,28 @@ def test_what_rasterio_refuses_is_still_refused(
         dataset.read(**arguments)
 
 
+def test_positional_windows(tmp_path: Path, touched: list[Any]) -> None:
+    """They decode what they need: a damaged tile elsewhere matters to nobody."""
+    path = write_decodable(tmp_path / "a.ltchm", broken=("g0", TileIndex(2, 3)))
+    with ltchm_geo.rasterio_open(path) as found:
+        touched.clear()
+        part = found.read(1, None, Window(0, 0, 64, 64))
+        np.testing.assert_array_equal(part, pixels()[0, :64, :64])
+        assert touched == [("g0", (0, 0))]
+        masked = found.read(1, None, Window(0, 0, 64, 64), True, (32, 32), rasterio.enums.Resampling.nearest)
+        assert masked.mask.shape == (32, 32)
+
+
+def test_preparing_tells_of_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a guess at what reading will need."""
+    path = write_decodable(tmp_path / "a.ltchm", broken=("g0", TileIndex(2, 3)))
+    with ltchm_geo.rasterio_open(path) as found:
+        prepare = found._virtual.prepare
+        whole = PixelBox(0, 0, *SHAPE)
+        monkeypatch.setattr(found._virtual, "prepare", lambda level, _, bands: prepare(level, whole, bands))
+        np.testing.assert_array_equal(found.read(1, window=Window(0, 0, 64, 64)), pixels()[0, :64, :64])
+
+
 def test_a_window_outside(dataset: Any) -> None:
     assert dataset.read(1, window=Window(500, 500, 10, 10)).size == 0  # as of any rasterio dataset
 
@@ -228,6 +250,16 @@ def test_a_damaged_tile(tmp_path: Path) -> None:
         assert isinstance(caught.value, OSError)
         np.testing.assert_array_equal(found.read(5), pixels()[4])
         np.testing.assert_array_equal(found.read(1, window=Window(0, 0, 64, 150)), pixels()[0, :, :64])
+
+
+def test_a_damaged_tile_that_may_be(tmp_path: Path) -> None:
+    path = write_decodable(tmp_path / "a.ltchm", broken=("g0", TileIndex(1, 1)))
+    expected = pixels()
+    expected[:3, 64:128, 64:128] = np.array([0, 0, 7])[:, None, None]
+    with ltchm_geo.rasterio_open(path, allow_damaged=True) as found:
+        np.testing.assert_array_equal(found.read(), expected)
+    with ltchm_geo.open(path, allow_damaged=True) as dataset:
+        np.testing.assert_array_equal(dataset.band_data, expected)
 
 
 def test_a_damaged_tile_on_ways_we_do_not_see(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

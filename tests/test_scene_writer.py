@@ -237,3 +237,50 @@ def test_file_system_without_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", unsupported)
     with pytest.warns(UserWarning, match="cannot be locked"):
         write(tmp_path / "scene.ltchm")
+
+
+@pytest.mark.parametrize("name", ["scene.ltchm", "scene.zarr"])
+def test_the_old_is_put_back_where_the_new_cannot_take_its_place(tmp_path, monkeypatch, name):
+    path = write(tmp_path / name, meta=replace(META, level=1))
+    real = os.replace
+
+    def fails(one, other):
+        if Path(other) == path:
+            raise OSError(errno.EIO, "Input/output error")
+        real(one, other)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_sink.os, "replace", fails)
+        with pytest.raises(DestinationError, match="Input/output"):
+            write(path, overwrite=True)
+    assert list(tmp_path.iterdir()) == [path]
+    with ContainerReader(path) as reader:
+        assert reader.meta.level == 1
+
+
+def test_what_cannot_be_removed_is_told_and_no_failure(tmp_path, monkeypatch):
+    path = write(tmp_path / "scene.zarr", meta=replace(META, level=1))
+    real = shutil.rmtree
+
+    def fails(folder, *args, **keywords):
+        if ".old-" in str(folder):
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        real(folder, *args, **keywords)
+
+    monkeypatch.setattr(_sink.shutil, "rmtree", fails)
+    with pytest.warns(UserWarning, match=r"is complete, but .*\.old-\w+ \(Device or resource busy\)"):
+        write(path, overwrite=True)
+    monkeypatch.undo()
+    with ContainerReader(path) as reader:
+        assert reader.meta.level == META.level
+    with pytest.warns(UserWarning, match=r"\.old-\w+ is what scene\.zarr was before a run was killed: remove it"):
+        write(path, overwrite=True)
+    shutil.rmtree(path)
+    with pytest.warns(UserWarning, match="give it its name back"):
+        write(path)
+
+
+def test_a_folder_is_no_place_for_a_file_whatever_is_asked_for(tmp_path):
+    for overwrite in (False, True):
+        with pytest.raises(DestinationExistsError, match="is a folder; choose another name"):
+            write(tmp_path, overwrite=overwrite)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ltchm_geo import cancellation
+from ltchm_geo import cancellation, schedule
 from ltchm_geo.errors import UsageError
 from ltchm_geo.schedule import Ticker, run_shards, worker_count
 from ltchm_geo.types import TileIndex
@@ -73,8 +73,10 @@ def test_shards_are_taken_as_they_are_worked_on() -> None:
     assert max(ahead) <= 2
 
 
-def test_worker_count() -> None:
-    assert worker_count(None) in (1, 2)
+def test_worker_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores in (1, 2, 64):  # that this process may use, which may be fewer than there are
+        monkeypatch.setattr(schedule, "core_count", lambda cores=cores: cores)
+        assert worker_count(None) == min(cores, 2)
     assert worker_count(7) == 7
     for bad in (0, -1, 65):
         with pytest.raises(UsageError):

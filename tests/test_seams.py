@@ -163,7 +163,7 @@ def test_exact_and_empty_tiles_stay_what_they_are(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("promise", [{"lossless": True}, {"max_error": 4}])
 def test_promised_pixels_see_no_neighbours(promise: dict[str, Any], scene: Path, tmp_path: Path) -> None:
-    kept = made(scene.with_suffix(".tif"), tmp_path / "b.ltchm", seamless=True, **promise)
+    kept = made(scene.with_suffix(".tif"), tmp_path / "b.ltchm", **promise)
     with ContainerReader(kept) as reader:
         assert reader.meta.halo == 0
 

@@ -31,7 +31,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
-from rasters import CHIAPAS, DRONE, FARMLAND, masks_of, pixels_of
+from rasters import CHIAPAS, DRONE, FARMLAND, masks_of, pixels_of, write_tif
 
 import ltchm_geo
 from ltchm_geo import server as server_module
@@ -455,6 +455,15 @@ def test_a_damaged_tile_is_an_error(tmp_path: Path) -> None:
         assert ask(found, "/{token}/a.tif", Range="bytes=0-999").status == 206
 
 
+def test_a_damaged_tile_that_may_be(tmp_path: Path, content: bytes) -> None:
+    path = write_decodable(tmp_path / "a.ltchm", broken=("g0", TileIndex(1, 1)))
+    with serving([path], allow_damaged=True) as found:
+        answer = ask(found, "/{token}/a.tif")
+    assert (answer.status, len(answer.body)) == (200, len(content))
+    differing = np.frombuffer(answer.body, np.uint8) != np.frombuffer(content, np.uint8)
+    assert 0 < differing.sum() <= 3 * 64 * 64  # one tile of three bands
+
+
 def test_damage_found_too_late_leaves_the_answer_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_PIECE", 10_000)
     path = write_decodable(tmp_path / "a.ltchm", broken=("g1", TileIndex(2, 3)))
@@ -658,6 +667,78 @@ def test_map_tiles_are_the_warped_scene(source: Path, tiny: Path, tmp_path: Path
         assert png(ask(found, "/{token}/a/tiles/0/0/0.png").body).shape == (4, 256, 256)
 
 
+def in_degrees(folder: Path, pixels: np.ndarray, *transform: float) -> Path:
+    """A scene in longitude and latitude."""
+    place = {"crs": rasterio.crs.CRS.from_epsg(4326), "transform": rasterio.Affine(*transform)}
+    return ltchm_geo.compress_raster(write_tif(folder / "a.tif", pixels, **place), lossless=True).path
+
+
+def on_map(server: SceneServer, longitude: float, latitude: float, zoom: int) -> tuple[int, ...]:
+    """Red, green, blue and opacity there."""
+    column, row = tile_at(longitude, latitude, zoom)
+    picture = png(ask(server, f"/{{token}}/a/tiles/{zoom}/{column}/{row}.png").body)
+    x, y = tile_at(longitude, latitude, zoom + 8)
+    return tuple(picture[:, y % 256, x % 256].tolist())
+
+
+def test_a_grid_from_0_to_360_degrees(tmp_path: Path) -> None:
+    pixels = np.repeat(np.arange(0, 240, 2, dtype=np.uint8), 3)[None, None].repeat(180, axis=1)  # of 1 degree
+    with serving([in_degrees(tmp_path, pixels, 1, 0, 0, 0, -1, 90)]) as found:
+        assert json.loads(ask(found, "/{token}/a.json").body)["bounds"] == [-180, -85.05, 180, 85.05]
+        for zoom in (0, 2):
+            for longitude in (-179.95, -179.6, -120.5, -1.5, -0.05, 0.05, 1.5, 100.5, 179.6, 179.95):
+                *grey, opacity = on_map(found, longitude, 20, zoom)
+                assert opacity == 255
+                assert grey == pytest.approx([int(pixels[0, 0, math.floor(longitude % 360)])] * 3, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("west", "bounds"),
+    [(170, (-180, 180)), (-190, (-180, 180)), (180, (-180, -160)), (-200, (160, 180)), (350, (-10, 10))],
+)
+def test_bounds_across_the_antimeridian(west: float, bounds: tuple[float, float], tmp_path: Path) -> None:
+    pixels = np.full((1, 300, 500), 99, np.uint8)
+    with serving([in_degrees(tmp_path, pixels, 0.04, 0, west, 0, -0.04, 10)]) as found:
+        about = json.loads(ask(found, "/{token}/a.json").body)
+        assert about["bounds"] == pytest.approx([bounds[0], -2, bounds[1], 10])
+        assert about["maxzoom"] == 6
+        assert on_map(found, (west + 180.5) % 360 - 180, 5, 6) == (99, 99, 99, 255)
+
+
+def test_a_scene_whose_south_is_up(tmp_path: Path) -> None:
+    pixels = np.full((1, 300, 500), 50, np.uint8)
+    pixels[:, :150] = 99  # the south
+    with serving([in_degrees(tmp_path, pixels, 0.04, 0, 5, 0, 0.04, 40)]) as found:
+        assert json.loads(ask(found, "/{token}/a.json").body)["bounds"] == pytest.approx([5, 40, 25, 52])
+        assert on_map(found, 10, 41, 6) == (99, 99, 99, 255)
+        assert on_map(found, 10, 51, 6) == (50, 50, 50, 255)
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_classes_are_not_mixed(table: bool, tmp_path: Path) -> None:
+    classes = np.random.default_rng(1).choice(np.array([2, 3, 7], np.uint8), (1, 300, 500))
+    colors = {value: (30 * value, 0, 255 - value, 255) for value in range(10)}
+    source = write_tif(
+        tmp_path / "a.tif",
+        classes,
+        crs=rasterio.crs.CRS.from_epsg(4326),
+        transform=rasterio.Affine(0.04, 0, 5, 0, -0.04, 52),
+        photometric="palette" if table else "MINISBLACK",
+    )
+    with rasterio.open(source, "r+") as dataset:
+        if table:
+            dataset.write_colormap(1, colors)
+        else:
+            dataset.update_tags(1, LAYER_TYPE="thematic")
+    expected = [colors[value][:3] for value in (2, 3, 7)] if table else [(0,) * 3, (51,) * 3, (255,) * 3]
+    with serving([ltchm_geo.compress_raster(source, lossless=True).path]) as found:
+        for zoom in (5, 8):
+            column, row = tile_at(10, 45, zoom)
+            picture = png(ask(found, f"/{{token}}/a/tiles/{zoom}/{column}/{row}.png").body)
+            shown = picture[:3, picture[3] != 0].T
+            assert {tuple(color) for color in shown.tolist()} == set(expected)
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -683,14 +764,19 @@ def coast_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SceneServ
     placed = replace(DECODABLE, georef=Georef(_UTM, DECODABLE.georef.transform))
     sound = write_decodable(folder / "a.ltchm", meta=placed)
     damaged = write_decodable(folder / "damaged.ltchm", broken=("g0", TileIndex(1, 1)), meta=placed)
-    with serving([sound, damaged, write_decodable(folder / "nowhere.ltchm")]) as found:
+    site = Georef('LOCAL_CS["site",UNIT["metre",1]]', DECODABLE.georef.transform)
+    nowhere = write_decodable(folder / "nowhere.ltchm")
+    somewhere = write_decodable(folder / "somewhere.ltchm", meta=replace(DECODABLE, georef=site))
+    with serving([sound, damaged, nowhere, somewhere]) as found:
         yield found
 
 
-def test_a_scene_that_lies_nowhere_is_on_no_map(coast_server: SceneServer) -> None:
+@pytest.mark.parametrize("name", ["nowhere", "somewhere"])
+def test_a_scene_that_lies_nowhere_is_on_no_map(name: str, coast_server: SceneServer) -> None:
     assert ask(coast_server, "/{token}/a.json").status == 200
-    assert ask(coast_server, "/{token}/nowhere.json").status == 404
-    assert ask(coast_server, "/{token}/nowhere/tiles/0/0/0.png").status == 404
+    assert ask(coast_server, f"/{{token}}/{name}.tif", "HEAD").status == 200
+    assert ask(coast_server, f"/{{token}}/{name}.json").status == 404
+    assert ask(coast_server, f"/{{token}}/{name}/tiles/0/0/0.png").status == 404
 
 
 def test_a_map_tile_with_a_damaged_part_is_an_error(coast_server: SceneServer) -> None:

@@ -13,7 +13,7 @@ import pytest
 import rasterio.shutil
 from rasters import TOKYO, pixels_of, smooth, write_tif
 
-from ltchm_geo import checked, compress_raster, decompress_raster, info, verify
+from ltchm_geo import checked, compress_raster, decompress_raster, info, source_files, verify
 from ltchm_geo.errors import DestinationBusyError, DestinationError, LtchmError, UnsupportedRasterError
 from ltchm_geo.fingerprint import fingerprint, work_identity
 from ltchm_geo.place import bounds_box, check_place, touched, window_box
@@ -103,6 +103,15 @@ def test_a_scene_is_never_replaced(name: str, source: Path, tmp_path: Path) -> N
     with pytest.raises(DestinationError, match="scene itself"):
         decompress_raster(name.format(scene), scene, overwrite=True)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_mosaic_is_opened_once(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, _ = mosaic(source)
+    seen: list[str] = []
+    opened = source_files.quiet_open
+    monkeypatch.setattr(source_files, "quiet_open", lambda file: seen.append(Path(file).name) or opened(file))
+    fingerprint(name)
+    assert sorted(seen) == ["inner.vrt", "outer.vrt"]
 
 
 def test_fingerprints_know_all_files(source: Path) -> None:

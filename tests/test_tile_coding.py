@@ -20,7 +20,8 @@ from ltchm_geo.radiometry import UINT8_MAPPING, BandMapping
 from ltchm_geo.tile_coding import GroupCoding
 from ltchm_geo.tile_decoder import check_latents, decode_for_zarr, decode_tiles, tile_validity
 from ltchm_geo.tile_encoder import encode_tiles
-from ltchm_geo.tiles import CutTile
+from ltchm_geo.tiles import CutTile, pad_tile
+from ltchm_geo.types import Shape2d
 
 T = 128
 LEVEL = 56
@@ -73,6 +74,14 @@ def test_latent(engine: Engine) -> None:
     mode, decoded = through(pixels, everywhere(pixels), coding(), engine)
     assert mode == TileMode.LATENT
     assert decoded.std() > 0
+
+
+def test_what_lies_beyond_the_scene_does_not_decide(engine: Engine) -> None:
+    """A corner of the tile is all there is: a ramp, which exact coding says in fewer bytes than the network."""
+    ramp = np.add.outer(np.arange(30), np.arange(30)).astype(np.uint8)
+    pixels = pad_tile(np.stack([ramp] * 3), T)
+    (payload,) = encode_tiles([CutTile(pixels, everywhere(pixels), Shape2d(30, 30))], coding(), engine, LEVEL)
+    assert modes([payload]) == [TileMode.PREDICTED]
 
 
 def test_empty(engine: Engine) -> None:

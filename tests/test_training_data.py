@@ -217,7 +217,7 @@ def test_unreadable_data_is_named(tmp_path):
 
 def test_packs_need_their_decoder(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r'pip install "ltchm-geo\[train\]"'):
+    with pytest.raises(UsageError, match=r"pip install \"\.\[train\]\""):
         load_pools([tmp_path / "pack.tar"], CPU)
 
 

@@ -64,7 +64,7 @@ def test_load_by_every_name(tmp_path, monkeypatch, data):
     folder = install(tmp_path / "w", {entry: data}, default="tiny-v0")
     monkeypatch.setenv("LTCHM_WEIGHTS", str(folder))
     first = weights.load()
-    for name in ["tiny-v0", entry.sha256, entry.sha256[:8], folder / entry.file, str(folder / entry.file), entry]:
+    for name in ["tiny-v0", entry.sha256, entry.sha256[:8], folder / entry.file, str(folder / entry.file)]:
         assert weights.load(name) is first
     assert first.sha256 == entry.sha256
     assert first.config == {"N": 128}

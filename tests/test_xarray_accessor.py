@@ -193,6 +193,12 @@ def test_as_zarr_opens_a_scene(tmp_path: Path) -> None:
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
+def packed(encoding: dict[str, Any]) -> xr.DataArray:
+    found = array().astype("float32")
+    found.encoding = encoding
+    return found
+
+
 def irregular() -> xr.DataArray:
     x = np.cumsum(np.linspace(9, 11, WIDTH))
     return array().assign_coords(x=x)
@@ -234,6 +240,13 @@ REFUSED = {
     "no nodata value": (lambda: array(attrs={"_FillValue": []}), UsageError, "no number"),
     "huge nodata": (lambda: array(attrs={"_FillValue": 10**400}), UsageError, "no number"),
     "scales": (lambda: array(attrs={"scales": [1, 2]}), UsageError, "2 scales"),
+    "no number as scales": (lambda: array(attrs={"scales": 3}), UsageError, "1 scales"),
+    "text as scale": (lambda: array(attrs={"scale_factor": "x"}), UsageError, "scale_factor 'x', which is no number"),
+    "text as packing": (
+        lambda: packed({"dtype": "uint8", "scale_factor": "x"}),
+        UsageError,
+        "scale_factor 'x', which is no number",
+    ),
     "lost CRS": (
         lambda: array(attrs={"grid_mapping": "spatial_ref"}).drop_vars("spatial_ref"),
         UsageError,
@@ -253,6 +266,20 @@ def test_refused(case: str) -> None:
     make, error, message = REFUSED[case]
     with pytest.raises(error, match=message):
         source_of(make())
+
+
+def test_variables_without_a_place_are_left_out() -> None:
+    """CF keeps the bounds of coordinates beside the pixels."""
+    bounds = xr.DataArray(np.zeros((HEIGHT, 2)), dims=("y", "bnds"))
+    source = source_of(xr.Dataset({"y_bnds": bounds, "a": array(), "when": ("time", [1, 2])}))
+    assert len(source.bands) == array().sizes["band"]
+    with pytest.raises(UsageError, match="y_bnds has dimensions"):
+        source_of(xr.Dataset({"y_bnds": bounds}))
+
+
+def test_half_a_character_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedRasterError, match="no Unicode text: mend or drop it"):
+        array(attrs={"history": "bad \ud800 text"}).ltchm.to_scene(tmp_path / "a.ltchm", lossless=True)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

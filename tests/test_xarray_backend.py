@@ -22,7 +22,7 @@ from decodable import DECODABLE, pixels, write_decodable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
-from rasters import COAST, pixels_of
+from rasters import COAST, pixels_of, smooth, write_tif
 from scenes import MASK, SHAPE
 
 import ltchm_geo
@@ -197,11 +197,25 @@ def write_tif_there(folder: Path) -> Path:
         return folder / "there.tif"
 
 
+def beside_alpha(values: np.ndarray) -> np.ndarray:
+    """The values, with the pixels of the alpha band as they are."""
+    values[DECODABLE.alpha] = pixels()[DECODABLE.alpha]
+    return values
+
+
+def opaque(folder: Path) -> Path:
+    """A scene of two bands without alpha."""
+    source = write_tif(folder / "a.tif", smooth(2, 100, 130, low=5), nodata=10)
+    with rasterio.open(source, "r+") as dataset:
+        dataset.scales, dataset.offsets, dataset.units = [0.5] * 2, [-3.0] * 2, ["days"] * 2
+    return ltchm_geo.compress_raster(source, lossless=True).path
+
+
 def test_nodata_and_scale(tmp_path: Path) -> None:
-    meta = with_bands(nodata=[10] * 5, scale=[0.5] * 5, offset=[-3.0] * 5, unit=["days"] * 5)
-    path = write_decodable(tmp_path / "a.ltchm", meta=meta)
+    path = opaque(tmp_path)
+    whole = pixels_of(tmp_path / "a.tif")
     with xr.open_dataset(path) as dataset:
-        expected = np.where(pixels() == 10, np.nan, pixels() * 0.5 - 3)
+        expected = np.where(whole == 10, np.nan, whole * 0.5 - 3)
         np.testing.assert_allclose(dataset.band_data, expected)
         assert np.isnan(expected).any()
         encoding = dataset.band_data.encoding
@@ -215,6 +229,34 @@ def test_nodata_and_scale(tmp_path: Path) -> None:
         assert dataset.band_data.attrs["scale_factor"] == 0.5
 
 
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+@pytest.mark.parametrize("chunks", [None, {}])
+def test_alpha_is_left_alone(alpha: float, chunks: Any, tmp_path: Path) -> None:
+    """Its scale and unit spoil nothing, and it has no holes; so nothing claims that it could be written as CF data."""
+    scale, unit = [0.5] * 3 + [alpha, 0.5], ["days"] * 3 + [None, "days"]
+    path = write_decodable(tmp_path / "a.ltchm", meta=with_bands(nodata=[10] * 5, scale=scale, unit=unit))
+    with xr.open_dataset(path, chunks=chunks) as dataset:
+        expected = beside_alpha(np.where(pixels() == 10, np.nan, pixels() * 0.5))
+        np.testing.assert_array_equal(dataset.band_data, expected)
+        assert np.isnan(dataset.band_data[:3]).any()
+        np.testing.assert_array_equal(dataset.band_data.isel(band=[3, 0], y=[5, 149]), expected[[3, 0]][:, [5, 149]])
+        assert dataset.band_data.attrs["units"] == "days"
+        assert dataset.band_data.encoding.keys().isdisjoint({"_FillValue", "scale_factor"})
+    again = ltchm_geo.compress_raster(xr.open_dataset(path), tmp_path / "again.ltchm", lossless=True).path
+    with xr.open_dataset(again) as dataset:
+        np.testing.assert_array_equal(dataset.band_data, expected)
+
+
+def test_nodata_beside_alpha(tmp_path: Path) -> None:
+    path = write_decodable(tmp_path / "a.ltchm", meta=with_bands(nodata=[10] * 5))
+    with xr.open_dataset(path) as dataset:
+        np.testing.assert_array_equal(dataset.band_data, beside_alpha(np.where(pixels() == 10, np.nan, pixels())))
+        assert (dataset.band_data.dtype, dataset.band_data.encoding["dtype"]) == (np.float32, np.uint8)
+        again = ltchm_geo.compress_raster(dataset, tmp_path / "again.ltchm", lossless=True).path
+    with xr.open_dataset(again, mask_and_scale=False) as dataset:
+        np.testing.assert_array_equal(dataset.band_data, pixels())
+
+
 def test_bands_of_different_scale_are_left_alone(tmp_path: Path) -> None:
     meta = with_bands(nodata=[10] * 5, scale=[0.5, 0.5, 2, 1, 1])
     path = write_decodable(tmp_path / "a.ltchm", meta=meta)
@@ -222,7 +264,7 @@ def test_bands_of_different_scale_are_left_alone(tmp_path: Path) -> None:
         dataset = xr.open_dataset(path)
     assert told[0].filename == __file__
     with dataset:
-        np.testing.assert_array_equal(dataset.band_data, np.where(pixels() == 10, np.nan, pixels()))
+        np.testing.assert_array_equal(dataset.band_data, beside_alpha(np.where(pixels() == 10, np.nan, pixels())))
         assert dataset.band_data.attrs["scales"] == [0.5, 0.5, 2, 1, 1]
         assert dataset.band_data.attrs["offsets"] == [0] * 5
 
@@ -252,15 +294,13 @@ def test_variables_can_be_dropped(scene: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*does not have a Zarr V3 specification")  # text
 @pytest.mark.parametrize("chunks", [None, {}])
 def test_it_can_be_saved_as_anything(chunks: Any, tmp_path: Path) -> None:
-    meta = with_bands(nodata=[10] * 5, scale=[0.5] * 5)
-    path = write_decodable(tmp_path / "a.ltchm", meta=replace(meta, georef=SOMEWHERE))
-    with xr.open_dataset(path, chunks=chunks) as dataset:
+    with xr.open_dataset(opaque(tmp_path), chunks=chunks) as dataset:
         dataset.to_zarr(tmp_path / "plain.zarr", consolidated=False)
         with xr.open_zarr(tmp_path / "plain.zarr", consolidated=False, mask_and_scale=False) as again:
-            np.testing.assert_array_equal(again.band_data, pixels())
+            np.testing.assert_array_equal(again.band_data, pixels_of(tmp_path / "a.tif"))
         with xr.open_zarr(tmp_path / "plain.zarr", consolidated=False, decode_coords="all") as again:
             xr.testing.assert_allclose(again, dataset)
-            assert again.rio.crs == UTM
+            assert again.rio.crs == CRS.from_epsg(32631)
 
 
 def test_closing_closes_the_file(scene: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import DestinationExistsError, UsageError
+from ..errors import ArchiveError, DestinationExistsError, UsageError
 from ..fingerprint import unchanged
 from ..settings import DEFAULT_QUALITY, CompressSettings, aims
 from .journal import SceneRecord
@@ -30,7 +30,14 @@ def check_settings(before: Mapping[str, Any] | None, settings: CompressSettings)
     """UsageError if an archive that was begun with `before` would go on with other settings."""
     if before is None:
         return
-    now, before = _said(settings.outcome), _said(before)
+    try:
+        begun = CompressSettings.from_dict(before)  # what was no setting then has its default
+    except (UsageError, TypeError) as error:
+        raise ArchiveError(
+            f"this archive was begun with settings that this version cannot follow ({error}): "
+            "update ltchm_geo, or use --restart to make all scenes anew"
+        ) from error
+    now, before = _said(settings.outcome), _said(begun.outcome)
     if before != now:
         changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
         each = ((name.rstrip("_"), _word(before.get(name)), _word(now.get(name))) for name in changed)
@@ -73,8 +80,9 @@ def plan_scenes(
     Raises
     ------
     UsageError
-        A result was made from another source.
+        A result was made from another source, or a source is in the archive under another name.
     """
+    _check_arrangement(scenes, results)
     known = {scene.result: scene for scene in scenes}
     planned = []
     for result, source in results.items():
@@ -88,6 +96,17 @@ def plan_scenes(
             scene = replace(scene, source=source, fingerprint=None)
         planned.append(_next(scene, target, restart, retry_failed, check))
     return planned + [_recovered(scene) for scene in known.values()]
+
+
+def _check_arrangement(scenes: Iterable[SceneRecord], results: Mapping[str, str]) -> None:
+    """UsageError if a source would be there twice, under two names: its documents cannot describe both."""
+    now = {source: result for result, source in results.items()}
+    for scene in scenes:
+        if scene.result not in results and (result := now.get(scene.source)) is not None:
+            raise UsageError(
+                f"{scene.source} is in this archive as {scene.result} and would now become {result}: "
+                "arrange them as before (sources, --base, --folders, --keep-suffix), or use another destination"
+            )
 
 
 def to_do(planned: list[SceneRecord], results: Mapping[str, str]) -> list[SceneRecord]:

@@ -46,11 +46,11 @@ def find_sources(
     Parameters
     ----------
     sources : paths of files and folders (or one), ``@list.txt``, other names GDAL opens (``s3://b/a.tif``, ``/vsi...``)
-        Folders are searched to any depth, hidden ones and compressed scenes left out. A list has a name per line; empty
-        lines and those that begin with ``#`` are passed over.
+        Folders are searched to any depth; hidden ones, links to folders and compressed scenes are left out. A list has
+        a name per line; empty lines and those that begin with ``#`` are passed over.
     include, exclude : patterns such as ``*_MS.tif`` or ``2023/*``
-        For files in folders, matched with the name and with the path in the folder. Without `include`, files whose
-        suffix is among `RASTER_SUFFIXES`.
+        For what is in folders, matched with the name and with the path in the folder: files to take (without `include`,
+        those whose suffix is among `RASTER_SUFFIXES`), and files and folders to leave out.
     base : path or URL prefix, optional
         Results lie in the archive as their sources below this. Default: below a folder among `sources`; by name alone
         for a file; as written in a list, for absolute and remote names without root and scheme.
@@ -60,13 +60,26 @@ def find_sources(
     Raises
     ------
     UsageError
-        Something is missing, or not below `base`.
+        Something is missing, cannot be looked into, has a name that nothing can be called by, or is not below `base`.
     """
     found: dict[str, Found] = {}
     root = None if base is None else _absolute(os.fspath(base))
     for name, place in _named(sources, include, exclude, skip):
-        found.setdefault(name, Found(name, place if root is None else _below(name, root)))
+        source = Found(name, place if root is None else _below(name, root))
+        _check(source)
+        found.setdefault(name, source)
     return list(found.values())
+
+
+def _check(source: Found) -> None:
+    """UsageError unless a result can be named after it, and the journal can hold its name."""
+    name, place = source.name, source.place
+    if not place.name or ".." in place.parts:
+        raise UsageError(f"{name} names no raster: give files, folders, or @list.txt with a name per line")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:  # any bytes may be a name on Linux
+        raise UsageError(f"{os.fsencode(name)!r} is a name outside UTF-8: rename it or --exclude it") from error
 
 
 def _read_list(path: str) -> list[str]:
@@ -98,13 +111,26 @@ def _named(
 
 
 def _files(folder: str, include: Sequence[str], exclude: Sequence[str], skip: Path | None) -> Iterator[str]:
-    for where, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _left_out(Path(where, name), skip))
+    for where, folders, names in os.walk(folder, onerror=_refuse):
+        below = os.path.relpath(where, folder)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not (
+                _left_out(Path(where, name), skip) or _matches(os.path.normpath(os.path.join(below, name)), exclude)
+            )
+        )
         for name in sorted(names):
-            path = os.path.relpath(os.path.join(where, name), folder)
+            path = os.path.normpath(os.path.join(below, name))
             wanted = _matches(path, include) if include else Path(name).suffix.lower() in RASTER_SUFFIXES
             if wanted and not name.startswith(".") and not _matches(path, exclude) and not _is_scene_name(name):
                 yield path
+
+
+def _refuse(error: OSError) -> None:
+    raise UsageError(
+        f"the folder {error.filename} cannot be read ({error.strerror}): change its permissions or --exclude it"
+    ) from error
 
 
 def _left_out(folder: Path, skip: Path | None) -> bool:

@@ -5,6 +5,7 @@ The documents are plain JSON with relative links, so that the folder can be move
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -115,7 +116,7 @@ def _item(target: Target, scene: SceneRecord, place: str) -> dict[str, Any]:
         "type": "Feature",
         "stac_version": _VERSION,
         "stac_extensions": _EXTENSIONS,
-        "id": PurePosixPath(scene.result).with_suffix("").as_posix().replace("/", "_"),
+        "id": _id(scene.result),
         **_geometry(path),
         "properties": {
             "datetime": taken,
@@ -135,6 +136,13 @@ def _item(target: Target, scene: SceneRecord, place: str) -> dict[str, Any]:
         "collection": PurePosixPath(target.root).name or "archive",
         "assets": dict(_assets(target, scene, meta)),
     }
+
+
+def _id(result: str) -> str:
+    """Its path without suffix, in one word. Those below folders get a hash: a/b and a_b must not be called the same."""
+    path = PurePosixPath(result).with_suffix("").as_posix()
+    word = path.replace("/", "_")
+    return word if word == path else f"{word}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
 
 def _assets(target: Target, scene: SceneRecord, meta: SceneMeta) -> Iterator[tuple[str, dict[str, Any]]]:

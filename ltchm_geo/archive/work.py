@@ -95,20 +95,20 @@ class SceneMaker:
             with open_source(scene.source, self.settings.purpose) as source:
                 measured = self._look_at(source, path, measure=self.settings.measure)
                 found, size = info(path), source.nbytes_file
-        except (LtchmError, OSError):
-            return None
-        return self._finished(
-            replace(
-                scene,
-                source_bytes=size,
-                raw_bytes=found.raw_bytes,
-                bytes=found.bytes,
-                bpp=found.bpp,
-                psnr=measured[0],
-                max_error=measured[1],
-                seconds=None,
+            return self._finished(
+                replace(
+                    scene,
+                    source_bytes=size,
+                    raw_bytes=found.raw_bytes,
+                    bytes=found.bytes,
+                    bpp=found.bpp,
+                    psnr=measured[0],
+                    max_error=measured[1],
+                    seconds=None,
+                )
             )
-        )
+        except Exception:  # it is made anew; what is wrong with more than the scene shows again then
+            return None
 
     def _look_at(
         self, source: Source, path: Location, *, measure: bool
@@ -150,23 +150,24 @@ class SceneMaker:
                     raise SourceChangedError(
                         f"{scene.source} changed while it was compressed: wait until it is at rest"
                     )
-            except LtchmError:
+                finished = self._finished(
+                    replace(
+                        scene,
+                        source_bytes=result.source_bytes,
+                        raw_bytes=result.raw_bytes,
+                        bytes=result.bytes,
+                        bpp=result.bpp,
+                        psnr=psnr or result.psnr,
+                        max_error=max_error or result.max_error,
+                        seconds=round(time.perf_counter() - began, 3),
+                    )
+                )
+            except BaseException:  # or the next attempt would take it for somebody else's file
                 self.target.remove(scene.result)
                 raise
         if self.space is not None:
             self.space.learn(result.raw_bytes, result.bytes)
-        return self._finished(
-            replace(
-                scene,
-                source_bytes=result.source_bytes,
-                raw_bytes=result.raw_bytes,
-                bytes=result.bytes,
-                bpp=result.bpp,
-                psnr=psnr or result.psnr,
-                max_error=max_error or result.max_error,
-                seconds=round(time.perf_counter() - began, 3),
-            )
-        )
+        return finished
 
     def _finished(self, scene: SceneRecord) -> SceneRecord:
         return replace(

@@ -12,18 +12,17 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ltchm_geo.baselines.attention_modules import SAM
 from ltchm_geo.baselines.common import Baseline, parse_options
 from ltchm_geo.errors import UsageError
 from ltchm_geo.nn.config import ModelConfig
-from ltchm_geo.nn.hyperprior import ParameterNetwork
+from ltchm_geo.nn.hyperprior import MaskedConv, ParameterNetwork
 from ltchm_geo.nn.layers import GDN, LEAKY_SLOPE, DownBlock, ResidualBlock, UpBlock, conv3x3, deconv3x3, leaky_relu
 from ltchm_geo.nn.likelihood import mixture_likelihood
 from ltchm_geo.nn.model import for_rate, round_through
 
-__all__ = ["Cheng2020", "MaskedConv", "SubpixelUpBlock", "hyper_analysis", "hyper_synthesis", "subpixel_conv3x3"]
+__all__ = ["Cheng2020", "SubpixelUpBlock", "hyper_analysis", "hyper_synthesis", "subpixel_conv3x3"]
 
 #: Builds a layer or block from its input and output channels.
 Layer = Callable[[int, int], nn.Module]
@@ -47,21 +46,6 @@ class SubpixelUpBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, H, W) -> (B, c_out, 2H, 2W)."""
         return cast(Tensor, self.norm(self.conv(leaky_relu(self.up(x)))) + self.skip(x))
-
-
-class MaskedConv(nn.Conv2d):
-    """5x5 convolution over the latents that precede the centre in raster order (type A)."""
-
-    mask: Tensor
-
-    def __init__(self, c_in: int, c_out: int, size: int = 5):
-        super().__init__(c_in, c_out, size, padding=size // 2)
-        mask = (torch.arange(size**2) < size**2 // 2).float().reshape(1, 1, size, size)
-        self.register_buffer("mask", mask, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, c_in, H, W) -> (B, c_out, H, W); outside the image the latent counts as zero."""
-        return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
 
 
 @dataclass(frozen=True)

@@ -57,13 +57,6 @@ class Baseline(nn.Module, ABC):
     def code_latent(self, y: Tensor, z_hat: Tensor) -> tuple[Tensor, Tensor]:
         """Quantised latent, as g_s gets it, and the likelihood of every y, both (B, M, H/16, W/16)."""
 
-    def serial_steps(self, height: int, width: int) -> int:
-        """Steps of network and entropy decoder that must follow one another to decode y of an image of this size.
-
-        One per place where a place's context is all places before it, as in most systems here.
-        """
-        return -(-height // 16) * -(-width // 16)
-
     def forward(self, x: Tensor, quality: Tensor, *, mixed_precision: bool = False) -> Estimate:
         """Estimate rate and reconstruction, with arguments and conventions of `LTCHM.forward`."""
         with autocast(x, mixed_precision):

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ltchm_geo.baselines.balle import analysis, conv5x5, deconv5x5, synthesis
-from ltchm_geo.baselines.cheng2020 import MaskedConv
 from ltchm_geo.baselines.common import Baseline, parse_options
 from ltchm_geo.nn.config import MIXTURES
+from ltchm_geo.nn.hyperprior import MaskedConv
 from ltchm_geo.nn.layers import GDN, conv1x1, conv3x3
 from ltchm_geo.nn.likelihood import gaussian_likelihood, mixture_likelihood
 from ltchm_geo.nn.model import for_rate, round_through

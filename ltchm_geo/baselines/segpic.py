@@ -159,10 +159,6 @@ class SegPIC(nn.Module):
             x_hat = self.g_s1(self.rat_synthesis(features, regions1)).float() + 0.5
         return Estimate(x_hat, bits_per_image(likelihood), bits_z)
 
-    def serial_steps(self, height: int, width: int) -> int:
-        """One step a slice, whatever the size."""
-        return self.entropy.slices
-
 
 def _down(c_in: int, c_out: int) -> tuple[nn.Module, ...]:
     return conv5x5(c_in, c_out), GDN(c_out), ScaleAffine(c_out)

@@ -103,7 +103,3 @@ class TCM(Baseline):
         """Slices one after the other, each likelihood under noise."""
         out: tuple[Tensor, Tensor] = self.entropy(y, self.h_mean(z_hat), self.h_scale(z_hat))
         return out
-
-    def serial_steps(self, height: int, width: int) -> int:
-        """One step a slice, whatever the size."""
-        return self.entropy.slices

@@ -106,7 +106,7 @@ def install_hint(module: str, distribution: str) -> str | None:
     """What to install if a module is not there; None if it is."""
     if find_spec(module) is not None:
         return None
-    return f'needs {distribution}: pip install "ltchm-geo[bench]"'
+    return f'needs {distribution}: pip install ".[bench]" in a checkout of ltchm_geo'
 
 
 # --- by name ---------------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def thop_hint() -> str | None:
     """What to do for thop's counts; None if they can be had."""
     if find_spec("thop"):
         return None
-    return 'thop is not installed, so its counts are left out: pip install "ltchm-geo[bench]"'
+    return 'thop is not installed, so its counts are left out: pip install ".[bench]" in a checkout of ltchm_geo'
 
 
 def _meta(*shapes: tuple[int, ...]) -> tuple[Tensor, ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import os
 import platform
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ltchm_geo.cpu import core_count
 from ltchm_geo.version import __version__
 
 __all__ = ["cpu_name", "environment", "gpu_name", "versions"]
@@ -26,7 +26,7 @@ def environment(packages: Iterable[str] = ()) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "hardware": {
             "cpu": cpu_name(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cores": core_count(),
             "gpu": gpu_name(),
             "system": f"{platform.system()} {platform.machine()}",
         },

@@ -145,7 +145,7 @@ def _axes(ylabel: str) -> Iterator[tuple[Axes, list[str]]]:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UsageError('plots need matplotlib: pip install "ltchm-geo[bench]"') from error
+        raise UsageError('plots need matplotlib: pip install ".[bench]" in a checkout of ltchm_geo') from error
     drawn: list[str] = []
     settings: Any = {**_SETTINGS, "svg.hashsalt": ylabel}
     with rc_context(settings):

@@ -33,7 +33,8 @@ print(peak if sys.platform == "darwin" else 1024 * peak)
 class MemoryUse:
     """Most bytes that compressing and restoring a scene of side x side pixels held at once.
 
-    Everything counts: interpreter, libraries, weights, and GDAL's block cache, which is held to 64 MB.
+    Everything in the machine's memory counts: interpreter, libraries, weights, and GDAL's block cache, which is held to
+    64 MB. What a GPU has in its own does not.
     """
 
     model: str

@@ -18,7 +18,7 @@ from ltchm_geo.baselines.segpic import SegPIC
 from ltchm_geo.benchmark.output import markdown_table
 from ltchm_geo.benchmark.speed import Case, configured
 from ltchm_geo.benchmark.timing import Pair, Seconds, Tick, take_turns, timed
-from ltchm_geo.device import pick_device
+from ltchm_geo.device import pick_device, wait
 from ltchm_geo.engine import default_precision, load_engine, load_transforms
 from ltchm_geo.nn.config import LEVELS_PER_ANCHOR
 from ltchm_geo.nn.inference import Precision
@@ -139,7 +139,7 @@ class _Plain:
             y = self._net["g_a"](part.to(self._device), quality)
             self._net["h_a"](y, quality)
             found.append(torch.round(y).int())
-        _wait(self._device)
+        wait(self._device)
         return torch.cat(found).cpu()
 
     @torch.inference_mode()
@@ -158,11 +158,6 @@ def _torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 # --- the systems of Tab. 6 -------------------------------------------------------------------------------------------
@@ -202,7 +197,7 @@ def measure_systems(
             g_a, g_s = _transforms(net, x)
             y = torch.round(g_a(x))
             g_s(y)
-            _wait(where)
+            wait(where)
             tasks += [partial(_run, where, g_a, x), partial(_run, where, g_s, y)]
         turns = take_turns([partial(timed, task) for task in tasks], rounds, tick)
     runs = [Seconds(tuple(sample for _, sample in found)) for found in turns]
@@ -227,7 +222,7 @@ def _transforms(net: Any, x: torch.Tensor) -> tuple[_Transform, _Transform]:
 
 def _run(device: torch.device, transform: _Transform, x: torch.Tensor) -> None:
     transform(x)
-    _wait(device)
+    wait(device)
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def measure_speed(settings: SpeedSettings, progress: Callable[[int, int], None] 
         write_mirrored(source, warm_up, min(_WARM_UP_SIDE, settings.side))
         tiles = model_tiles(scene, _NETWORK_TILES)
         if set(settings.parts) & {"codec", "network", "memory"}:
-            tags += [install_random_weights(channels, tiles, folder) for channels in settings.channels]
+            tags += [install_random_weights(channels, tiles, folder) for channels in dict.fromkeys(settings.channels)]
         cases = [Case(*found) for found in product(tags, devices, settings.threads, settings.batches)]
         tick = _Tick(_ticks(settings, cases, devices), progress)
         codec: list[CodecSpeed] = []

@@ -15,7 +15,7 @@ _PACKAGES = ("torch", "numpy", "rasterio", "zarr", "dask", "numba")
 
 
 @click.command(
-    short_help="Tell versions, device and weights.",
+    short_help="Show versions, device and weights.",
     epilog="""
     \b
     Examples:
@@ -26,7 +26,7 @@ _PACKAGES = ("torch", "numpy", "rasterio", "zarr", "dask", "numba")
 @device_option
 @json_option
 def about(device: str, as_json: bool) -> None:
-    """Tell which versions are installed, what would compute, and which weights are there.
+    """Show which versions are installed, what would compute, and which weights are there.
 
     For bug reports, and for programs that drive this one: "protocol" changes when the JSON events do.
     """

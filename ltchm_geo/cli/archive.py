@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @settings_options
 @scheduler_option
 @click.option("--include", multiple=True, metavar="PATTERN", help="Files to take in folders, such as '*_MS.tif'.")
-@click.option("--exclude", multiple=True, metavar="PATTERN", help="Files to leave out in folders.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Files and folders to leave out in folders.")
 @click.option("--base", metavar="DIR", help="Arrange results as their sources lie below this folder.")
 @click.option("--folders", is_flag=True, help="Make each scene a .zarr folder, not a file.")
 @click.option("--keep-suffix", is_flag=True, help="Name results a.tif.ltchm rather than a.ltchm.")
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 @click.option("--restart", is_flag=True, help="Make all scenes anew, even with other settings.")
 @click.option("--check", is_flag=True, help="Compare finished scenes with their SHA-256; make damaged ones anew.")
 @click.option("--stac", is_flag=True, help="Write a STAC Item beside each scene, and a Collection.")
-@click.option("--dry-run", is_flag=True, help="Only tell what would be done, and the size to expect.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done, and the size to expect.")
 @json_option
 @quiet_option
 def archive(
@@ -75,10 +75,10 @@ def archive(
 ) -> None:
     """Compress the rasters SRC into the folder DST, thousands if need be, and keep account of them.
 
-    SRC are files, folders (searched to any depth), @list.txt with a name per line, or remote names such as
-    s3://bucket/scene.tif. DST gets their compressed scenes in the same arrangement, a journal, and manifest.csv and
-    manifest.json with sizes, PSNR (with --measure), SHA-256 and errors. A scene that cannot be compressed is noted and
-    does not stop the others.
+    SRC are files, folders (searched to any depth; links to folders are not followed), @list.txt with a name per line,
+    or remote names such as s3://bucket/scene.tif. DST gets their compressed scenes in the same arrangement, a journal,
+    and manifest.csv and manifest.json with sizes, PSNR (with --measure), SHA-256 and errors. A scene that cannot be
+    compressed is noted and does not stop the others.
     """
     from ltchm_geo.archive import compress_many, plan_many
     from ltchm_geo.settings import CompressSettings

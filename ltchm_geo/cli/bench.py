@@ -37,5 +37,6 @@ class Benchmarks(LazyGroup):
 def bench() -> None:
     """Measure this codec and others, and report it.
 
-    Results are JSON files with versions, commands and hardware. Most benchmarks need: pip install "ltchm-geo[bench]".
+    Results are JSON files with versions, commands and hardware. Most benchmarks need the extra `bench`:
+    pip install ".[bench]" in a checkout of ltchm_geo.
     """

@@ -31,7 +31,14 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Folder of GeoTIFFs.",
 )
-@click.option("--side", type=click.IntRange(min=64), default=768, show_default=True, help="Larger rasters are cut.")
+@click.option(
+    "--side",
+    type=click.IntRange(min=64),
+    default=768,
+    show_default=True,
+    metavar="N",
+    help="Larger rasters are cut to so many rows and columns.",
+)
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Keep the figures as JSON."
 )

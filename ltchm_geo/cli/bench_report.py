@@ -36,7 +36,12 @@ if TYPE_CHECKING:
 )
 @data_option
 @click.option(
-    "--bpp", default=0.5, show_default=True, type=click.FloatRange(0, min_open=True), help="Rate of the crops."
+    "--bpp",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    metavar="BPP",
+    help="Rate of the crops.",
 )
 @click.option(
     "--codecs",

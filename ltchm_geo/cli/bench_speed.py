@@ -32,7 +32,14 @@ from ltchm_geo.cli.options import Reporter, json_option, parse_numbers, quiet_op
 @click.option(
     "--scene", type=click.Path(exists=True, path_type=Path), help="Raster to repeat; the bundled one if none."
 )
-@click.option("--side", default=1024, show_default=True, type=click.IntRange(256), help="Rows and columns to code.")
+@click.option(
+    "--side",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(256),
+    metavar="N",
+    help="Rows and columns to code.",
+)
 @click.option("--model", "models", multiple=True, metavar="TAG", help="Weights to measure; may be repeated.")
 @click.option("--channels", callback=parse_numbers, metavar="N,...", help="Untrained networks of these widths.")
 @click.option(
@@ -42,8 +49,22 @@ from ltchm_geo.cli.options import Reporter, json_option, parse_numbers, quiet_op
 @click.option(
     "--batch", "batches", default="1", show_default=True, callback=parse_numbers, metavar="N,...", help="Tiles a pass."
 )
-@click.option("--quality", default=50, show_default=True, type=click.IntRange(1, 100), help="Quality to code at.")
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Runs of each, taken in turns.")
+@click.option(
+    "--quality",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    metavar="Q",
+    help="Quality to code at, 1 to 100.",
+)
+@click.option(
+    "--rounds",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="N",
+    help="Runs of each, taken in turns.",
+)
 @click.option(
     "--against", default="openjpeg", show_default=True, type=click.Choice(["openjpeg", "none"]), help="Codec beside us."
 )

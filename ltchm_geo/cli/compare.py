@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    short_help="Tell how far a raster is from another.",
+    short_help="Measure how a raster differs from a reference.",
     epilog="""
     \b
     Examples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,9 +42,12 @@ def compress(src: str, dst: str | None, as_json: bool, quiet: bool, **settings: 
     """Compress the raster SRC into DST.
 
     SRC is anything GDAL opens: 8 or 16 bit integers or floats, any number of bands. It is never changed. DST is one
-    file, or a folder if its name ends in .zarr; without DST it is SRC with the suffix .ltchm. CRS, transform, tags,
-    nodata, masks and alpha are kept exactly; colours and values approximately, as --quality says, or as closely as
-    --max-error or --lossless demand. DST may be in an object store: s3://bucket/scene.ltchm.
+    file, or a folder if its name ends in .zarr; without DST it is SRC with the suffix .ltchm, and in DST if that is
+    another folder. CRS, transform, tags, nodata, masks and alpha are kept exactly; colours and values approximately, as
+    --quality says, or as closely as --max-error or --lossless demand. DST may be in an object store:
+    s3://bucket/scene.ltchm.
+
+    Give at most one of --quality, --lambda, --lossless, --max-error and --target-...
     """
     from ltchm_geo import compress_raster
 
@@ -60,6 +64,8 @@ def _describe(result: CompressResult) -> str:
         ("size", f"{text.size(result.bytes)} for {text.size(result.raw_bytes)} of pixels{source}"),
         ("ratio", f"{result.ratio:.1f} times smaller, {result.bpp:.3f} bits per pixel"),
         ("tiles", ", ".join(f"{count} {mode}" for mode, count in result.tiles.items() if count)),
+        ("alpha", None if result.alpha is None else f"band {result.alpha}, stored exactly"),
+        ("PSNR", None if result.psnr is None else _mean(result.psnr)),
         ("time", f"{text.duration(result.seconds)}, {megapixels / max(result.seconds, 1e-9):.3g} megapixels/s"),
     ]
     parts = [str(result.path), text.facts(rows)]
@@ -72,3 +78,9 @@ def _describe(result: CompressResult) -> str:
             )
         )
     return "\n".join(parts)
+
+
+def _mean(psnr: Sequence[float]) -> str:
+    from ltchm_geo.targets import mean_psnr
+
+    return f"{mean_psnr(psnr):.2f} dB, the mean over the bands"

@@ -18,6 +18,14 @@ from ltchm_geo.cli.options import (
 )
 
 
+def _parse_options(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = [value.partition("=") for value in values]
+    for value, (name, _, setting) in zip(values, pairs, strict=True):
+        if not name or not setting:
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE, such as COMPRESS=ZSTD.", ctx, param)
+    return {name: setting for name, _, setting in pairs}
+
+
 @click.command(
     short_help="Restore a compressed scene as a GeoTIFF.",
     epilog="""
@@ -28,6 +36,7 @@ from ltchm_geo.cli.options import (
       ltchm decompress scene.ltchm town.tif --bounds 440000 5520000 441000 5521000
       ltchm decompress scene.ltchm infrared.tif --bands 4,3,2
       ltchm decompress scene.ltchm small.tif --level 1
+      ltchm decompress scene.ltchm back.tif --co COMPRESS=ZSTD --co ZSTD_LEVEL=19
     """,
 )
 @click.argument("src")
@@ -42,6 +51,14 @@ from ltchm_geo.cli.options import (
     metavar="N",
     help="Restore overview N instead of full resolution (0); `ltchm info` lists them.",
 )
+@click.option(
+    "--co",
+    "options",
+    multiple=True,
+    callback=_parse_options,
+    metavar="NAME=VALUE",
+    help="Creation option of GDAL for GeoTIFFs, such as COMPRESS=ZSTD; may be repeated.",
+)
 @click.option("--allow-damaged", is_flag=True, help="Put nodata (or 0) in place of damaged tiles instead of stopping.")
 @device_option
 @workers_option
@@ -55,6 +72,7 @@ def decompress(
     bounds: tuple[float, float, float, float] | None,
     bands: tuple[int, ...] | None,
     level: int,
+    options: dict[str, str],
     allow_damaged: bool,
     device: str,
     workers: int | None,
@@ -82,6 +100,7 @@ def decompress(
             overwrite=overwrite,
             allow_damaged=allow_damaged,
             workers=workers,
+            options=options,
             progress=progress,
         )
     for tile in result.damaged[:5]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,7 +18,14 @@ from ltchm_geo.cli.options import (
     quiet_option,
     window_option,
 )
-from ltchm_geo.cli.settings_options import lossless_option, max_error_option
+from ltchm_geo.cli.settings_options import (
+    decorrelate_option,
+    lambda_option,
+    lossless_option,
+    max_error_option,
+    overviews_option,
+    tile_size_option,
+)
 
 if TYPE_CHECKING:
     from ltchm_geo.estimate import Estimate
@@ -37,9 +44,13 @@ if TYPE_CHECKING:
 )
 @click.argument("src")
 @quality_option
+@lambda_option
 @lossless_option
 @max_error_option
 @model_option
+@tile_size_option
+@overviews_option
+@decorrelate_option
 @window_option("What to restore; 512 x 512 pixels in the middle unless given.")
 @bounds_option("Instead, a place in the raster's CRS: its middle is restored, at most 512 x 512 pixels.")
 @click.option(
@@ -54,17 +65,9 @@ if TYPE_CHECKING:
 @quiet_option
 def estimate(
     src: str,
-    quality: int | None,
-    lossless: bool,
-    max_error: float | tuple[float, ...] | None,
-    model: str | None,
-    window: tuple[int, int, int, int] | None,
-    bounds: tuple[float, float, float, float] | None,
-    images: Path | None,
-    samples: int,
-    device: str,
     as_json: bool,
     quiet: bool,
+    **options: Any,
 ) -> None:
     """Estimate what compressing the raster SRC would give.
 
@@ -74,22 +77,8 @@ def estimate(
     from ltchm_geo.estimate import estimate_raster
 
     reporter = Reporter(as_json, quiet)
-    if images is not None:
-        images.mkdir(parents=True, exist_ok=True)
     with reporter.progress("estimating") as progress:
-        result = estimate_raster(
-            src,
-            quality=quality,
-            lossless=lossless,
-            max_error=max_error,
-            model=model,
-            device=device,
-            window=window,
-            bounds=bounds,
-            images=images,
-            samples=samples,
-            progress=progress,
-        )
+        result = estimate_raster(src, progress=progress, **options)
     if result.missed:
         reporter.warn("the raster has no place in these bounds: its middle was looked at instead")
     reporter.result(result.to_dict(), _describe(result))

@@ -7,23 +7,32 @@ from pathlib import Path
 import click
 
 
-@click.command(short_help="Turn a training checkpoint into a weights file.")
+@click.command(
+    short_help="Turn a training checkpoint into a weights file.",
+    epilog="""
+    \b
+    Examples:
+      ltchm export run/final.safetensors packs/train-0.tar --tag ltchm-128-v1
+      ltchm export run/final.safetensors mine/*.tif --tag mine-v1 --out weights-of-mine
+    """,
+)
 @click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--tag", required=True, help="Name of the weights, e.g. ltchm-128-v1.")
+@click.option("--tag", required=True, metavar="NAME", help="Name of the weights, e.g. ltchm-128-v1.")
 @click.option(
     "--out",
     default="weights",
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
     help="Weights folder; made if it is not there.",
 )
 @click.option("--status", type=click.Choice(["preview", "stable"]), default="preview", show_default=True)
-@click.option("--licence", default="Apache-2.0", show_default=True, help="Licence of the weights.")
-@click.option("--trained-on", default="", help="What data they were trained on, for the record.")
-@click.option("--recipe", default="", help="How they were trained, for the record.")
-@click.option("--commit", default="", help="Commit they were trained at, for the record.")
-@click.option("--notes", default="", help="Anything else, for the record.")
+@click.option("--licence", default="Apache-2.0", show_default=True, metavar="NAME", help="Licence of the weights.")
+@click.option("--trained-on", default="", metavar="TEXT", help="What data they were trained on, for the record.")
+@click.option("--recipe", default="", metavar="TEXT", help="How they were trained, for the record.")
+@click.option("--commit", default="", metavar="HASH", help="Commit they were trained at, for the record.")
+@click.option("--notes", default="", metavar="TEXT", help="Anything else, for the record.")
 @click.option(
     "--default/--no-default",
     default=True,
@@ -35,6 +44,7 @@ import click
     type=click.IntRange(min=1),
     default=32,
     show_default=True,
+    metavar="N",
     help="256-pixel crops used for calibration.",
 )
 def export(
@@ -57,8 +67,7 @@ def export(
     report what exactness costs: bits per pixel of the float network, of the integer one, and of the coded streams.
     Sources that the recipe gives a share have the same one here, those of them that are in DATA.
 
-    \b
-    ltchm export run/final.safetensors packs/train-0.tar --tag ltchm-128-v1
+    Weights that are there are never replaced, as scenes may need them: each export has a tag of its own.
     """
     import torch
 
@@ -66,10 +75,11 @@ def export(
     from ltchm_geo.engine import load_engine
     from ltchm_geo.nn.config import LEVELS_PER_ANCHOR, MAX_LEVEL
     from ltchm_geo.training.data import Sampler, load_pools
-    from ltchm_geo.training.export import export_weights, sources_of
+    from ltchm_geo.training.export import check_tag, export_weights, sources_of
     from ltchm_geo.training.integerise import rate_report
     from ltchm_geo.training.loop import average_ltchm, read_facts
 
+    check_tag(out, tag)
     facts = read_facts(checkpoint)
     model = average_ltchm(checkpoint)
     with explained(out):

@@ -44,7 +44,7 @@ def footprint(
 ) -> None:
     """Write the outline of what holds data in the compressed scene SRC to DST, as GeoJSON.
 
-    Without DST it is printed. Holes are stored exactly, so this needs no network and decodes no pixel.
+    Without DST it is printed. Holes are stored exactly, so no network runs and no weights are needed.
     """
     from ltchm_geo import footprint as outline
     from ltchm_geo._sink import check_destination, refuse_suffix, write_file

@@ -76,8 +76,8 @@ def _promise(guarantee: Guarantee) -> str:
         return "every pixel exact" + (", overviews by most frequent class" if guarantee.classes else "")
     bounds = sorted(set(guarantee.max_error))
     if len(bounds) == 1:
-        return f"no pixel off by more than {bounds[0]:g}"
-    return f"no pixel off by more than {', '.join(f'{bound:g}' for bound in guarantee.max_error)} (by band)"
+        return f"no pixel off by more than {text.exact(bounds[0])}"
+    return f"no pixel off by more than {', '.join(map(text.exact, guarantee.max_error))} (by band)"
 
 
 def _band_table(found: SceneInfo) -> str:
@@ -88,7 +88,7 @@ def _band_table(found: SceneInfo) -> str:
             str(number + 1),
             text.shorten(band.description or "-", 28),
             band.colorinterp,
-            "-" if band.nodata is None else f"{band.nodata:g}",
+            "-" if band.nodata is None else text.exact(band.nodata),
             text.shorten(band.unit or "-", 10),
             home.get(number, "alpha"),
         )

@@ -87,7 +87,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
     Examples:
       ltchm compress scene.tif                  writes scene.ltchm
       ltchm decompress scene.ltchm back.tif     writes a GeoTIFF
-      ltchm compare scene.tif back.tif          tells what was lost
+      ltchm compare scene.tif back.tif          shows what was lost
 
     Exit codes: 0 done; 1 failed, or a check found something; 2 bad input or
     options; 130 interrupted. LTCHM_DEBUG=1 shows where an error comes from.
@@ -128,7 +128,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _fail("Interrupted", "interrupted", _INTERRUPTED, as_json)
     except MemoryError as error:
-        advice = "not enough memory; ask for less at once (--window, --bands, --workers 1)"
+        advice = "not enough memory; ask for less at once (--workers 1; where a command has them, --window and --bands)"
         return _fail("MemoryError", f"{advice}: {error}", 1, as_json)
     except Exception as error:  # whatever it is, the user gets a line, not a page
         what = " ".join(f"{type(error).__name__}: {error}".split())

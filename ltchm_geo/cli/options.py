@@ -16,6 +16,7 @@ import math
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,13 +59,17 @@ json_option = click.option(
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 quality_option = click.option(
-    "-Q", "--quality", type=click.IntRange(1, 100), metavar="Q", help="The higher, the better; 50 unless given."
+    "-Q",
+    "--quality",
+    type=click.IntRange(1, 100),
+    metavar="Q",
+    help="Quality, 1 (smallest file) to 100 (best pixels); 50 unless given.",
 )
 model_option = click.option(
     "-m", "--model", metavar="NAME", help="Weights by tag, SHA-256 or path; the installed default unless given."
 )
 overwrite_option = click.option(
-    "--overwrite", is_flag=True, help="Replace what has the result's name, once the new one is done."
+    "--overwrite", is_flag=True, help="Replace an existing result, once the new one is complete."
 )
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="NAME", help="Where to compute: auto, cpu, cuda, cuda:1, ..."
@@ -76,7 +81,10 @@ scheduler_option = click.option(
     help="Let a dask.distributed cluster do the work: its scheduler, such as tcp://10.0.0.1:8786.",
 )
 workers_option = click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Blocks in work at once; more takes more memory."
+    "--workers",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="Shards in work at once, 1 to 64; two unless given. More take more memory.",
 )
 
 _WINDOW = (click.IntRange(min=0), click.IntRange(min=0), click.IntRange(min=1), click.IntRange(min=1))
@@ -134,14 +142,19 @@ class Reporter:
 
     @contextlib.contextmanager
     def progress(self, label: str) -> Iterator[Progress | None]:
-        """A callback (done, total) for the time of a task; None where nobody would see it."""
-        if self._quiet:
-            yield None
-        elif self._as_json:
-            yield _json_progress()
-        else:
-            with _progress_bar(label) as callback:
-                yield callback
+        """A callback (done, total) for the time of a task; None where nobody would see it.
+
+        Meanwhile, what the library warns of is told as `warn` does.
+        """
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: self.warn(str(message))
+            if self._quiet:
+                yield None
+            elif self._as_json:
+                yield _json_progress()
+            else:
+                with _progress_bar(label) as callback:
+                    yield callback
 
     def written(self, result: CompressResult) -> None:
         """For machines only: the file is there, whatever becomes of measuring it."""

@@ -32,15 +32,22 @@ _DRIVERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
     metavar="PIXELS",
     help="Length of the longer side.",
 )
-@click.option(
-    "--level", type=click.IntRange(min=0), metavar="N", help="Make it of this overview; 0 is full resolution."
-)
+@click.option("--level", type=click.IntRange(min=0), metavar="N", help="Draw this overview; 0 is full resolution.")
+@click.option("--allow-damaged", is_flag=True, help="Take nodata (or 0) for damaged tiles.")
 @device_option
 @overwrite_option
 @json_option
 @quiet_option
 def preview(
-    src: str, dst: Path | None, size: int, level: int | None, device: str, overwrite: bool, as_json: bool, quiet: bool
+    src: str,
+    dst: Path | None,
+    size: int,
+    level: int | None,
+    allow_damaged: bool,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Write a small picture of the compressed scene SRC to DST, a PNG or JPEG file by its suffix.
 
@@ -59,7 +66,7 @@ def preview(
     check_destination(path, overwrite)
     reporter = Reporter(as_json, quiet)
     with reporter.progress("decoding") as progress:
-        picture = make(src, size, level=level, device=device, progress=progress)
+        picture = make(src, size, level=level, device=device, allow_damaged=allow_damaged, progress=progress)
     from ltchm_geo.picture import encode_picture
 
     data = encode_picture(picture.transpose(2, 0, 1), driver)

@@ -47,9 +47,13 @@ def _origins(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
     default=30.0,
     show_default=True,
     metavar="M",
-    help="Stop when nobody has asked for anything in so long.",
+    help="Stop after this long without a request.",
 )
-@click.option("--until-stdin-closes", is_flag=True, help="Stop when standard input ends, as when the caller has.")
+@click.option(
+    "--until-stdin-closes",
+    is_flag=True,
+    help="Stop when standard input is closed, for programs that start the server.",
+)
 @click.option(
     "--cors", multiple=True, callback=_origins, metavar="ORIGIN", help="Let web pages from there read; may be repeated."
 )
@@ -62,6 +66,7 @@ def _origins(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
     metavar="MB",
     help="Decoded pixels to keep in memory.",
 )
+@click.option("--allow-damaged", is_flag=True, help="Show nodata (or 0) in place of damaged tiles.")
 @device_option
 @json_option
 def serve(
@@ -71,17 +76,26 @@ def serve(
     until_stdin_closes: bool,
     cors: tuple[str, ...],
     cache_mb: int,
+    allow_damaged: bool,
     device: str,
     as_json: bool,
 ) -> None:
     """Serve the compressed scenes SRC to programs on this machine, as GeoTIFFs that are decoded where they are read.
 
-    Give the printed address to QGIS (Add Raster Layer, protocol HTTP) or, behind /vsicurl/, to GDAL. It holds a secret
-    that changes with every start: who does not know it gets nothing. Ctrl-C stops.
+    Give the printed address to QGIS (Add Raster Layer, protocol HTTP) or, behind /vsicurl/, to GDAL. The address
+    contains a secret that changes with every start; without it, requests get 404. Ctrl-C stops.
     """
     from ltchm_geo.server import SceneServer
 
-    server = SceneServer(src, port=port, device=device, idle_s=60 * idle_minutes, cors=cors, cache_bytes=cache_mb << 20)
+    server = SceneServer(
+        src,
+        port=port,
+        device=device,
+        idle_s=60 * idle_minutes,
+        cors=cors,
+        cache_bytes=cache_mb << 20,
+        allow_damaged=allow_damaged,
+    )
     reason = "interrupted"
     with contextlib.closing(server), contextlib.suppress(KeyboardInterrupt):
         reason = asyncio.run(_serve(server, as_json, until_stdin_closes))

@@ -9,7 +9,15 @@ import click
 
 from ltchm_geo.cli.options import device_option, model_option, overwrite_option, quality_option, workers_option
 
-__all__ = ["lossless_option", "max_error_option", "settings_options"]
+__all__ = [
+    "decorrelate_option",
+    "lambda_option",
+    "lossless_option",
+    "max_error_option",
+    "overviews_option",
+    "settings_options",
+    "tile_size_option",
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -37,6 +45,14 @@ def _number_above_zero(name: str, metavar: str, text: str) -> Callable[[_Command
     return click.option(name, type=click.FloatRange(0, min_open=True), metavar=metavar, help=text)
 
 
+lambda_option = click.option(
+    "-L",
+    "--lambda",
+    "lambda_",
+    type=click.FloatRange(128, 16384),
+    metavar="L",
+    help="Instead of a quality, the weight of distortion against rate.",
+)
 lossless_option = click.option(
     "--lossless", is_flag=True, help="Instead, keep every pixel exactly; classes and palettes, too."
 )
@@ -47,63 +63,63 @@ max_error_option = click.option(
     help="Instead, the furthest that any pixel may be from the original, in data units; or one number per band, as "
     "in 1,1,4. Holds on every machine.",
 )
+tile_size_option = click.option(
+    "--tile-size",
+    type=click.IntRange(64, 1024),
+    default=256,
+    show_default=True,
+    metavar="PIXELS",
+    help="Side of a tile, a multiple of 128 (of 64 with --lossless).",
+)
+overviews_option = click.option(
+    "--overviews",
+    default="auto",
+    show_default=True,
+    callback=_parse_overviews,
+    metavar="FACTORS",
+    help="Coarser copies to store: auto (4,8,16,... for scenes longer than 2048 pixels), none, or factors such as 2,4.",
+)
+decorrelate_option = click.option(
+    "--decorrelate/--no-decorrelate",
+    default=True,
+    show_default=True,
+    help="Code more than three bands, or two or three that differ much, as uncorrelated components: far smaller, but "
+    "reading one band decodes its whole group. Not used with --lossless or --max-error.",
+)
 
 _OPTIONS = (
     quality_option,
-    click.option(
-        "-L",
-        "--lambda",
-        "lambda_",
-        type=click.FloatRange(128, 16384),
-        metavar="L",
-        help="Instead of a quality, the weight of distortion against rate.",
-    ),
+    lambda_option,
     lossless_option,
     max_error_option,
     _number_above_zero(
         "--target-psnr", "DB", "Instead, find the quality with this PSNR, the mean of what --measure reports."
     ),
-    _number_above_zero("--target-bpp", "BITS", "Instead, find the quality with so many bits per pixel."),
+    _number_above_zero(
+        "--target-bpp", "BITS", "Instead, find the quality with this many bits per pixel, all bands together."
+    ),
     _number_above_zero("--target-ratio", "R", "Instead, find the quality that makes the pixels R times smaller."),
     model_option,
+    tile_size_option,
+    overviews_option,
     click.option(
-        "--tile-size",
-        type=click.IntRange(64, 1024),
-        default=256,
-        show_default=True,
-        metavar="PIXELS",
-        help="Side of a tile, a multiple of 128 (of 64 with --lossless).",
-    ),
-    click.option(
-        "--overviews",
-        default="auto",
-        show_default=True,
-        callback=_parse_overviews,
-        metavar="FACTORS",
-        help="Coarser copies to store: auto (4,8,16,... for scenes longer than 2048 pixels), none, or factors such as "
-        "2,4.",
-    ),
-    click.option(
-        "--overview-quality", type=click.IntRange(1, 100), metavar="Q", help="Theirs, if not that of the scene."
+        "--overview-quality",
+        type=click.IntRange(1, 100),
+        metavar="Q",
+        help="Quality of the overviews; that of the scene unless given.",
     ),
     click.option(
         "--preview/--no-preview",
         default=None,
-        help="Store a JPEG quick-look; for scenes longer than 2048 pixels unless told otherwise.",
+        help="Store a JPEG quick-look. Default: only for scenes longer than 2048 pixels.",
     ),
     click.option(
         "--seamless/--no-seamless",
         default=None,
-        help="Let tiles see their neighbours, so that nobody sees where they meet; unless told otherwise for single "
-        "files.",
+        help="Let tiles see their neighbours, so that no seams show. Default: yes for single files, no for .zarr "
+        "folders.",
     ),
-    click.option(
-        "--decorrelate/--no-decorrelate",
-        default=True,
-        show_default=True,
-        help="Code more than three bands, or two or three that are little alike, as components of each other: far "
-        "smaller, but to read one band takes decoding all.",
-    ),
+    decorrelate_option,
     click.option("--measure", is_flag=True, help="Decode the result and report PSNR and largest error per band."),
     click.option("--verify", is_flag=True, help="Read every tile of the result back before it gets its name."),
     device_option,

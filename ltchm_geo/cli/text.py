@@ -34,6 +34,16 @@ def number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None or value != value else f"{value:.{digits}f}"
 
 
+def exact(value: float) -> str:
+    """A number with all its digits: 5, -9999999, 0.1."""
+    return repr(value).removesuffix(".0")
+
+
+def printable(text: str) -> str:
+    """Text from a file as a terminal may have it: control characters could move the cursor or hide what is there."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def counted(count: int, noun: str) -> str:
     """1 tile, 2 tiles."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
@@ -41,7 +51,7 @@ def counted(count: int, noun: str) -> str:
 
 def shorten(text: str, width: int) -> str:
     """Text on one line, at most `width` characters."""
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     return line if len(line) <= width else line[: width - 3] + "..."
 
 
@@ -57,14 +67,14 @@ def crs_name(wkt: str | None) -> str | None:
 
 def facts(rows: Iterable[tuple[str, str | None]]) -> str:
     """Names and values under each other, without those that have no value."""
-    present = [(name, value) for name, value in rows if value]
+    present = [(name, printable(value)) for name, value in rows if value]
     width = max((len(name) for name, _ in present), default=0)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in present)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
     """A table without lines; columns not among `left` are aligned to the right. Long ones end with a count."""
-    shown = [header, *rows[:_MORE]]
+    shown = [list(map(printable, row)) for row in (header, *rows[:_MORE])]
     widths = [max(len(row[column]) for row in shown) for column in range(len(header))]
     lines = []
     for row in shown:

@@ -26,12 +26,18 @@ if TYPE_CHECKING:
       ltchm train weights/recipes/ltchm-128.toml packs/*.tar --out run --minutes 60
       ltchm train weights/recipes/ltchm-128.toml packs/*.tar --out run --decay-steps 2000
 
-    my.toml may be weights/recipes/ltchm-64-preview7.toml without its lines predict and [weights].
+    my.toml may be weights/recipes/ltchm-64-preview7.toml without its line `predict` and its table `[weights]`.
     """,
 )
 @click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of checkpoints.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder of checkpoints.",
+)
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),

@@ -81,16 +81,18 @@ class HyperSynthesis(nn.Module):
         return cast(Tensor, self.affine(self.layers(z), quality))
 
 
-class _MaskedConv2d(nn.Conv2d):
-    """5x5 convolution of what precedes its centre in raster order (type A)."""
+class MaskedConv(nn.Conv2d):
+    """Convolution over what precedes its centre in raster order (type A)."""
 
-    def __init__(self, c_in: int, c_out: int, size: int, known: int):
+    mask: Tensor
+
+    def __init__(self, c_in: int, c_out: int, size: int = 5):
         super().__init__(c_in, c_out, size, padding=size // 2)
-        mask = (torch.arange(size**2) < known).float().reshape(1, 1, size, size)
+        mask = (torch.arange(size**2) < size**2 // 2).float().reshape(1, 1, size, size)
         self.register_buffer("mask", mask, persistent=False)
-        self.mask: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, H, W) -> (B, c_out, H, W); outside the map, values count as zero."""
         return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
 
 
@@ -104,7 +106,7 @@ class MaskedContext(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         m, n = config.latent, config.channels
-        self.conv = _MaskedConv2d(m, 2 * n, self.SIZE, self.KNOWN)
+        self.conv = MaskedConv(m, 2 * n, self.SIZE)
         self.affine = QualityAffine(2 * n)
 
     def forward(self, y: Tensor, quality: Tensor) -> Tensor:

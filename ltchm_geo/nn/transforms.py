@@ -51,7 +51,7 @@ class Analysis(nn.Module):
         x = self.scale2(self.stage2(self.down2(x)), quality)
         x = self.scale3(self.stage3(self.down3(x)), quality)
         with full_precision(x):
-            return cast(Tensor, self.scale4(self.stage4(self.down4(x.float())), quality))
+            return cast(Tensor, self.scale4(self.stage4(self.down4(x.to(self.down4.weight.dtype))), quality))
 
 
 class Synthesis(nn.Module):

@@ -24,7 +24,7 @@ from ltchm_geo.nn.hyperprior import MaskedContext
 from ltchm_geo.nn.layers import QualityAffine
 from ltchm_geo.nn.likelihood import FactorisedPrior
 from ltchm_geo.nn.model import LTCHM
-from ltchm_geo.training.integerise import OUTPUT_BITS
+from ltchm_geo.training.integerise import OUTPUT_BITS, leaves
 from ltchm_geo.training.ranges import MAX_BITS
 from ltchm_geo.weights import LoadedWeights
 
@@ -91,7 +91,7 @@ class _Reader:
 
 def _hyper(reader: _Reader, model: LTCHM, described: list[dict[str, Any]]) -> int:
     """Layers of h_s; returns the fraction bits of its features."""
-    modules = [m for m in _leaves(model.h_s.layers) if not isinstance(m, nn.LeakyReLU)]
+    modules = [m for m in leaves(model.h_s.layers) if not isinstance(m, nn.LeakyReLU)]
     bits = 0  # z is whole numbers
     for i, (module, spec) in enumerate(zip(modules, described, strict=True)):
         name = f"hyper.{i}"
@@ -101,12 +101,6 @@ def _hyper(reader: _Reader, model: LTCHM, described: list[dict[str, Any]]) -> in
             reader.into(module, name, bits, _BITS, "deconv" if isinstance(module, nn.ConvTranspose2d) else "conv")
             bits = _BITS
     return reader.affine("hyper_affine", model.h_s.affine, bits)
-
-
-def _leaves(module: nn.Module) -> list[nn.Module]:
-    if isinstance(module, nn.Sequential):
-        return [leaf for child in module for leaf in _leaves(child)]
-    return [module]
 
 
 def _hybrid(reader: _Reader, name: str, stage: HybridStage, spec: dict[str, Any], bits: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from .._sink import write_file
+from ..entropy.integer_net import ExactCoder
+from ..errors import UsageError
 from ..nn.config import LEVELS_PER_ANCHOR, QUALITY_ANCHORS, level_to_lambda
 from ..nn.model import LTCHM
-from ..weights import MANIFEST, WeightsEntry
+from ..weights import MANIFEST, TAG, WeightsEntry, read_manifest
 from .integerise import calibration_latents, integerise
 
-__all__ = ["export_weights", "float_tensors", "sources_of"]
+__all__ = ["check_tag", "export_weights", "float_tensors", "sources_of"]
 
 
 def float_tensors(model: LTCHM) -> dict[str, NDArray[np.generic]]:
@@ -60,9 +63,18 @@ def export_weights(
         Range of quality positions the network was trained for.
     default : bool
         Make it the manifest's default; what was a preview before is then archived.
+
+    Raises
+    ------
+    UsageError, WeightsError
+        As `check_tag`.
+    InvalidWeightsError
+        The network's integers break a limit that exactness needs. Nothing was written.
     """
+    check_tag(folder, tag)
     levels = [anchor * LEVELS_PER_ANCHOR for anchor in range(QUALITY_ANCHORS)]
     exact, description = integerise(model, calibration_latents(model, crops, levels))
+    ExactCoder.from_tensors(exact, description, device="cpu")  # refuses what no reader would take
     tensors = float_tensors(model) | {f"entropy.{name}": value for name, value in exact.items()}
     contiguous = {name: np.ascontiguousarray(value) for name, value in sorted(tensors.items())}
     metadata = {
@@ -73,7 +85,7 @@ def export_weights(
     lambdas = tuple(level_to_lambda(q * LEVELS_PER_ANCHOR) for q in quality)
     entry = WeightsEntry(
         tag=tag,
-        file=f"{tag}.safetensors",
+        file=_file(folder, tag).name,
         sha256=hashlib.sha256(blob).hexdigest(),
         bytes=len(blob),
         N=model.config.channels,
@@ -85,20 +97,38 @@ def export_weights(
         commit=commit,
         notes=notes,
     )
-    write_file(folder / entry.file, blob, overwrite=True)
+    write_file(folder / entry.file, blob, overwrite=False)
     _enter(folder, entry, default)
     return entry
 
 
+def check_tag(folder: Path, tag: str) -> None:
+    """Raise unless new weights can be written into `folder` under `tag`. Weights are never replaced: scenes need them.
+
+    Raises
+    ------
+    UsageError
+        The tag is malformed or taken.
+    WeightsError
+        The manifest there cannot be read.
+    """
+    if not TAG.fullmatch(tag):
+        raise UsageError(f"{tag!r} is no tag: use letters, digits, '.', '_' and '-', and begin with a letter or digit")
+    if any(entry.tag == tag for entry in read_manifest(folder)[1]) or _file(folder, tag).exists():
+        raise UsageError(f"{folder} has weights {tag} already, which scenes may need: choose another tag")
+
+
+def _file(folder: Path, tag: str) -> Path:
+    return folder / f"{tag}.safetensors"
+
+
 def _enter(folder: Path, entry: WeightsEntry, default: bool) -> None:
-    path = folder / MANIFEST
-    found = json.loads(path.read_text()) if path.exists() else {"format": 1, "default": None, "entries": []}
-    others = [e for e in found["entries"] if e["tag"] != entry.tag]
+    known, entries = read_manifest(folder)
     if default:
-        found["default"] = entry.tag
-        others = [e | {"status": "archived"} if e["status"] == "preview" else e for e in others]
-    found["entries"] = [*others, entry.to_dict()]
-    write_file(path, (json.dumps(found, indent=2) + "\n").encode(), overwrite=True)
+        known = entry.tag
+        entries = [replace(other, status="archived") if other.status == "preview" else other for other in entries]
+    document = {"format": 1, "default": known, "entries": [each.to_dict() for each in (*entries, entry)]}
+    write_file(folder / MANIFEST, (json.dumps(document, indent=2) + "\n").encode(), overwrite=True)
 
 
 def sources_of(paths: Sequence[Path]) -> str:

@@ -29,7 +29,7 @@ from ltchm_geo.nn.likelihood import FactorisedPrior, mixture_likelihood
 from ltchm_geo.nn.model import LTCHM
 from ltchm_geo.training.ranges import MAX_BITS, Latents, Peaks, observe
 
-__all__ = ["calibration_latents", "integerise", "prior_tables", "rate_report"]
+__all__ = ["OUTPUT_BITS", "calibration_latents", "integerise", "leaves", "prior_tables", "rate_report"]
 
 _Floats = NDArray[np.float64]
 
@@ -135,7 +135,7 @@ def _matrix(conv: nn.Module) -> _Floats:
 
 def _hyper(writer: _Writer, model: LTCHM) -> list[dict[str, Any]]:
     """Layers of h_s. An activation joins the convolution before it."""
-    modules = _flatten(model.h_s.layers)
+    modules = leaves(model.h_s.layers)
     bits = 0  # z and y are whole numbers
     described: list[dict[str, Any]] = []
     for i, module in enumerate(modules):
@@ -161,9 +161,10 @@ def _hyper(writer: _Writer, model: LTCHM) -> list[dict[str, Any]]:
     return described
 
 
-def _flatten(module: nn.Module) -> list[nn.Module]:
+def leaves(module: nn.Module) -> list[nn.Module]:
+    """The modules of nested sequences, in order."""
     if isinstance(module, nn.Sequential):
-        return [leaf for child in module for leaf in _flatten(child)]
+        return [leaf for child in module for leaf in leaves(child)]
     return [module]
 
 

@@ -38,6 +38,7 @@ from ltchm_geo.training.whiten import InputMoments
 from ltchm_geo.training.widen import widen
 
 _FORMAT = "ltchm-checkpoint-1"
+_FACTS = {"step", "decay", "skipped", "usual_norm", "recipe"}
 _TILE = 256
 TILE_PIXELS = _TILE**2
 #: A gradient this many times the usual norm is not followed.
@@ -289,8 +290,10 @@ class Trainer:
         name, options = held.architecture, held.architecture_options
         if (name, options) != (self.recipe.architecture, self.recipe.architecture_options):
             raise UsageError(f"{path} holds another model: {name} {options}")
-        self.model.load_state_dict(_strip(tensors, "model."))
-        average = _strip(tensors, "average.")
+        if "rng.torch" not in tensors:
+            raise _damaged(path, "lacks rng.torch")
+        self.model.load_state_dict(_state(tensors, "model.", self.model, path))
+        average = _state(tensors, "average.", self.model, path)
         self.average = {k: laid_out(average[k].to(self.device), v) for k, v in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             own = {k: v.to(self.device) for k, v in _strip(tensors, f"optimizer.{name}:").items()}
@@ -360,7 +363,17 @@ def _facts(handle: Any, path: Path) -> dict[str, Any]:
     metadata = handle.metadata() or {}
     if metadata.get("format") != _FORMAT:
         raise UsageError(f"{path} is not a training checkpoint of this software")
-    return cast(dict[str, Any], json.loads(metadata["facts"]))
+    try:
+        facts = json.loads(metadata["facts"])
+    except (KeyError, ValueError) as error:
+        raise _damaged(path, f"its facts cannot be read ({error})") from error
+    if missing := sorted(_FACTS - (facts.keys() if isinstance(facts, dict) else set())):
+        raise _damaged(path, f"its facts lack {missing[0]}")
+    return cast(dict[str, Any], facts)
+
+
+def _damaged(path: Path, what: str) -> UsageError:
+    return UsageError(f"the checkpoint {path} is damaged, or of another version: {what}")
 
 
 def build_model(recipe: Recipe) -> nn.Module:
@@ -372,7 +385,7 @@ def average_model(path: Path) -> nn.Module:
     """The averaged weights of a checkpoint as a float model of any architecture, in evaluation mode."""
     facts, tensors = read_checkpoint(path)
     model = build_model(Recipe.from_dict(facts["recipe"]))
-    model.load_state_dict(_strip(tensors, "average."))
+    model.load_state_dict(_state(tensors, "average.", model, path))
     return model.eval()
 
 
@@ -382,6 +395,17 @@ def average_ltchm(path: Path) -> LTCHM:
     if architecture != "ltchm":
         raise UsageError(f"{path} holds a {architecture}: only ltchm has a coder; compare others by `ltchm bench`")
     return cast(LTCHM, average_model(path))
+
+
+def _state(tensors: dict[str, Tensor], prefix: str, model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The tensors under `prefix` as a state of the model. UsageError names the first that does not fit."""
+    found, wanted = _strip(tensors, prefix), model.state_dict()
+    for name in (*wanted, *found):
+        if name not in found:
+            raise _damaged(path, f"lacks {prefix}{name}")
+        if name not in wanted or found[name].shape != wanted[name].shape:
+            raise _damaged(path, f"{prefix}{name} {tuple(found[name].shape)} does not fit its model")
+    return found
 
 
 def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

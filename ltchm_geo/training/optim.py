@@ -61,7 +61,7 @@ class MuonAdamW(torch.optim.Optimizer):
     Parameters
     ----------
     groups : list of dict
-        Each with `params`, `lr`, `muon`, and optionally `weight_decay`.
+        Each with `params`, `lr` and `muon`.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class MuonAdamW(torch.optim.Optimizer):
     def __init__(
         self, groups: list[dict[str, Any]], *, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.99)
     ):
-        super().__init__(groups, {"momentum": momentum, "betas": betas, "weight_decay": 0.0, "muon": False})
+        super().__init__(groups, {"momentum": momentum, "betas": betas, "muon": False})
         self.whitenings: dict[Tensor, Whitening] = {}
 
     @overload
@@ -90,10 +90,6 @@ class MuonAdamW(torch.optim.Optimizer):
         """`step` where `follow`, a boolean scalar on the parameters' device, holds; no GPU is made to wait for it."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
-            if group["weight_decay"]:
-                shrink = 1 - group["lr"] * group["weight_decay"] * follow.float()
-                for parameter in parameters:
-                    parameter.mul_(shrink)
             if not group["muon"]:
                 self._adamw(parameters, group, follow)
                 continue

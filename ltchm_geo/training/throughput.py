@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ltchm_geo.baselines.registry import count
-from ltchm_geo.device import has_bfloat16
+from ltchm_geo.device import has_bfloat16, wait
 from ltchm_geo.training.recipe import Recipe
 
 __all__ = ["Throughput", "matrix_rate"]
@@ -48,18 +48,14 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.
     """Multiply-accumulates per second of a square matrix product, measured for about `seconds`."""
     side = 8192 if device.type == "cuda" else 768
     a = torch.randn(side, side, device=device, generator=torch.Generator(device)).to(dtype)  # leaves a run's seed alone
+    a @ a  # the first loads libraries and chooses a method
     repeats, elapsed = 1, 0.0
     while elapsed < seconds:
         repeats *= 2 if elapsed else 1
-        _wait(device)
+        wait(device)
         began = time.perf_counter()
         for _ in range(repeats):
             a @ a
-        _wait(device)
+        wait(device)
         elapsed = time.perf_counter() - began
     return side**3 * repeats / elapsed
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -31,6 +31,7 @@ __all__ = [
     "EngineError",
     "EngineMissing",
     "LineSplitter",
+    "check_protocol",
     "clean_environment",
     "command_line",
     "guidance",
@@ -130,17 +131,21 @@ def guidance(interpreter: str = "") -> str:
 
     if interpreter:
         return tr(
-            "{interpreter} has no LTCHM engine. Install it there:\n"
-            "  {interpreter} -m pip install ltchm-geo\n"
-            "or choose another Python under Settings > Options > LTCHM."
-        ).format(interpreter=_quoted(interpreter))
+            "{interpreter} has no LTCHM engine. Choose another Python under Settings > Options > LTCHM, or install the "
+            "engine there.\n{install}"
+        ).format(interpreter=_quoted(interpreter), install=_installing(interpreter))
     creator = "py" if os.name == "nt" else "python3"
     return tr(
         "The LTCHM engine is not installed yet. It has a Python of its own (3.11 or newer). Type in a terminal:\n"
         "  {creator} -m venv {folder}\n"
-        "  {python} -m pip install ltchm-geo\n"
+        "{install}\n"
         "QGIS finds it there. Is it somewhere else? Say so under Settings > Options > LTCHM."
-    ).format(creator=creator, folder=_quoted(suggested_folder()), python=_quoted(suggested_interpreter()))
+    ).format(creator=creator, folder=_quoted(suggested_folder()), install=_installing(suggested_interpreter()))
+
+
+def _installing(interpreter: str | Path) -> str:
+    """What installs or updates the engine there. It is on no package index: that takes a checkout."""
+    return tr("In a checkout of ltchm_geo:\n  {interpreter} -m pip install .").format(interpreter=_quoted(interpreter))
 
 
 def _quoted(path: str | Path) -> str:
@@ -310,14 +315,17 @@ def _until_end(
                 yield line
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask a child to end, and make it after five seconds."""
-    process.terminate()
-    try:
-        process.wait(_GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def stop(*processes: subprocess.Popen[bytes]) -> None:
+    """Ask children to end, all at once, and make those that have not after five seconds."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + _GRACE
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _remove_partial(writes: str | None) -> None:
@@ -336,7 +344,7 @@ def judge(outcome: dict[str, Any] | None, code: int, errors: list[str], interpre
 
     Parameters
     ----------
-    outcome : its last event besides progress and warnings, if there was one
+    outcome : its last event besides progress and warnings, if there was one; of another protocol it is refused
     code : exit code
     errors : last lines of its standard error
     interpreter : Python it ran in
@@ -349,6 +357,7 @@ def judge(outcome: dict[str, Any] | None, code: int, errors: list[str], interpre
     if outcome is not None and outcome["event"] == "error":
         raise EngineError(str(outcome.get("message", "")), details)
     if outcome is not None and outcome["event"] == "result" and code in (0, 1):
+        check_protocol(outcome)
         return outcome
     if any("No module named" in line and "ltchm_geo" in line for line in errors):
         raise EngineMissing(guidance(interpreter), details)
@@ -357,10 +366,25 @@ def judge(outcome: dict[str, Any] | None, code: int, errors: list[str], interpre
     raise EngineMissing(
         tr(
             "{interpreter} does not answer as the LTCHM engine does (exit code {code}). Choose another Python under "
-            "Settings > Options > LTCHM, or update the engine: {interpreter} -m pip install --upgrade ltchm-geo"
-        ).format(interpreter=_quoted(interpreter), code=code),
+            "Settings > Options > LTCHM, or update the engine.\n{install}"
+        ).format(interpreter=_quoted(interpreter), code=code, install=_installing(interpreter)),
         details,
     )
+
+
+def check_protocol(event: dict[str, Any]) -> None:
+    """Refuse an event that tells another protocol than this plugin reads; what else it holds is then unknown.
+
+    Raises
+    ------
+    EngineError
+    """
+    theirs = event.get("protocol", PROTOCOL)
+    if theirs == PROTOCOL:
+        return
+    text = tr("This engine speaks protocol {theirs}, the plugin {ours}.").format(theirs=theirs, ours=PROTOCOL)
+    older = isinstance(theirs, int) and theirs < PROTOCOL
+    raise EngineError(f"{text} {tr('Update the engine.') if older else tr('Update this plugin.')}")
 
 
 def _death(code: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from qgis.core import QgsApplication
 from qgis.gui import QgsFileWidget, QgsOptionsPageWidget, QgsOptionsWidgetFactory
@@ -30,10 +31,9 @@ from .translation import tr
 __all__ = ["OptionsFactory", "OptionsPage", "describe_engine"]
 
 
-def describe_engine(answer: dict[str, object]) -> str:
+def describe_engine(answer: dict[str, Any]) -> str:
     """What `ltchm about` said, for the user."""
-    weights = ", ".join(f"{entry['tag']} ({entry['status']})" for entry in answer["weights"]) or tr("none")
-    text = tr(
+    return tr(
         "LTCHM {version} works.\nPython {python}, device {device} ({name}), protocol {protocol}\nWeights: {weights}"
     ).format(
         version=answer["version"],
@@ -41,19 +41,15 @@ def describe_engine(answer: dict[str, object]) -> str:
         device=answer["device"],
         name=answer["device_name"],
         protocol=answer["protocol"],
-        weights=weights,
+        weights=_weights(answer["weights"]),
     )
-    if answer["protocol"] == engine.PROTOCOL:
-        return text
-    older = int(answer["protocol"]) < engine.PROTOCOL
-    advice = tr("Update the engine.") if older else tr("Update this plugin.")
-    return (
-        tr("This engine speaks protocol {theirs}, the plugin {ours}.").format(
-            theirs=answer["protocol"], ours=engine.PROTOCOL
-        )
-        + " "
-        + advice
-    )
+
+
+def _weights(entries: list[dict[str, str]]) -> str:
+    """Those that new scenes are made with, and how many there are for old scenes."""
+    current = [entry["tag"] for entry in entries if entry["status"] != "archived"]
+    text, older = ", ".join(current) or tr("none"), len(entries) - len(current)
+    return tr("{weights} (and {count} older for old scenes)").format(weights=text, count=older) if older else text
 
 
 class OptionsPage(QgsOptionsPageWidget):
@@ -64,7 +60,7 @@ class OptionsPage(QgsOptionsPageWidget):
         settings = Settings()
         self.interpreter = QgsFileWidget()
         self.interpreter.setFilePath(settings.chosen_interpreter)
-        self.interpreter.lineEdit().setPlaceholderText(settings.interpreter or tr("Python that has ltchm-geo"))
+        self.interpreter.lineEdit().setPlaceholderText(settings.interpreter or tr("Python that has the LTCHM engine"))
         self.device = QComboBox(editable=True)
         self.device.addItems(["auto", "cpu", "cuda", "cuda:1"])
         self.device.setCurrentText(settings.device)
@@ -124,7 +120,7 @@ class OptionsPage(QgsOptionsPageWidget):
         )
         QgsApplication.taskManager().addTask(self._task)
 
-    def _tested(self, answer: dict[str, object] | None, error: engine.EngineError | None) -> None:
+    def _tested(self, answer: dict[str, Any] | None, error: engine.EngineError | None) -> None:
         if sip.isdeleted(self):  # the options were closed meanwhile
             return
         self._task = None

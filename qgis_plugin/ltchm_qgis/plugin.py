@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,10 @@ from qgis.PyQt.QtGui import QIcon
 from qgis.PyQt.QtWidgets import QFileDialog, QMenu, QToolBar
 
 from . import translation
-from .algorithms.base import ICON, scene_filter
+from .algorithms.base import ICON, open_filter
 from .engine import EngineError, guidance
 from .provider import LtchmProvider
-from .serve import is_scene, scenes
+from .serve import is_scene, scene_of, scenes
 from .settings import Settings
 from .translation import tr
 
@@ -68,14 +69,14 @@ class LtchmPlugin:
         provider = LtchmProvider()
         if QgsApplication.processingRegistry().addProvider(provider):  # else it is deleted: there is one already
             self.provider = provider
+        scenes().problem.connect(self._warn)
+        scenes().install()  # as projects are read there, too
 
     def initGui(self) -> None:
         """Everything else."""
         from .options_page import OptionsFactory
 
         self.initProcessing()
-        scenes().problem.connect(self._warn)
-        scenes().install()
         self._options = OptionsFactory()
         self.iface.registerOptionsWidgetFactory(self._options)
         self._drops = _Drops(self)
@@ -104,11 +105,11 @@ class LtchmPlugin:
             QgsApplication.processingRegistry().removeProvider(self.provider)
         if self._translator is not None:
             QgsApplication.removeTranslator(self._translator)
+        scenes().close()
+        scenes().problem.disconnect(self._warn)
         if self.iface is None:
             return
         QgsProject.instance().layersAdded.disconnect(self._offer_scene_actions)
-        scenes().close()
-        scenes().problem.disconnect(self._warn)
         for action in self._layer_menu.actions():
             self.iface.removeCustomActionForLayerType(action)
         for action in self._toolbar.actions():
@@ -151,7 +152,7 @@ class LtchmPlugin:
                 else:
                     self._tell(tr("Compressing {layer} was cancelled; nothing was written.").format(layer=name))
                 return
-            self._tell(_outcome(results), Qgis.MessageLevel.Success)
+            self.iface.messageBar().pushMessage("LTCHM", _outcome(results), Qgis.MessageLevel.Success, _SECONDS)
             if opens:
                 self.open_scene(results["OUTPUT"], tr("{layer} (compressed)").format(layer=name), style, crs)
 
@@ -159,8 +160,12 @@ class LtchmPlugin:
 
     def open(self) -> None:
         """Ask for scenes and open them."""
-        paths, _ = QFileDialog.getOpenFileNames(self._window(), tr("Open compressed scene"), "", scene_filter())
-        for path in paths:
+        settings = Settings()
+        paths, _ = QFileDialog.getOpenFileNames(
+            self._window(), tr("Open compressed scene"), settings.scene_folder, open_filter()
+        )
+        for path in map(scene_of, paths):
+            settings.scene_folder = os.path.dirname(path)
             self.open_scene(path)
 
     def open_scene(
@@ -204,17 +209,23 @@ class LtchmPlugin:
 
     def _described(self, found: dict[str, Any] | None, error: EngineError | None) -> None:
         from .algorithms.info import describe
+        from .dialogs.guidance import show_facts
 
+        if not self._active:  # switched off meanwhile
+            return
         if found is None:
             self._fail(tr("The scene cannot be described"), str(error), error)
             return
-        self._tell(f"{Path(found['path']).name}: " + "; ".join(f"{label}: {value}" for label, value in describe(found)))
+        show_facts(self.iface, Path(found["path"]).name, [(tr("File"), found["path"]), *describe(found)])
 
-    def _tell(self, text: str, level: Qgis.MessageLevel = Qgis.MessageLevel.Info) -> None:
-        self.iface.messageBar().pushMessage("LTCHM", text, level, _SECONDS)
+    def _tell(self, text: str) -> None:
+        self._push("LTCHM", text, Qgis.MessageLevel.Info, _SECONDS)
 
     def _warn(self, text: str) -> None:
-        self._show("LTCHM", text, Qgis.MessageLevel.Warning)
+        if self.iface is None:
+            QgsApplication.messageLog().logMessage(text, "LTCHM", Qgis.MessageLevel.Warning)
+        else:
+            self._show("LTCHM", text, Qgis.MessageLevel.Warning)
 
     def _fail(self, title: str, text: str, error: EngineError | None = None) -> None:
         """One clear message; what else the engine said goes to the log."""
@@ -230,7 +241,12 @@ class LtchmPlugin:
 
             show_guidance(self.iface, title, text)
         else:
-            self.iface.messageBar().pushMessage(title, text, level, 0)
+            self._push(title, text, level, 0)
+
+    def _push(self, title: str, text: str, level: Qgis.MessageLevel, seconds: int) -> None:
+        """In the message bar, which takes what it shows for HTML."""
+        title, text = (html.escape(words, quote=False) for words in (title, text))
+        self.iface.messageBar().pushMessage(title, text, level, seconds)
 
     # --- small things ------------------------------------------------------------------------------------------------
 
@@ -259,11 +275,12 @@ class LtchmPlugin:
 
 
 def _outcome(results: dict[str, Any]) -> str:
-    """Size, ratio and PSNR of a compressed scene, with a link that opens its folder."""
+    """Size, ratio and PSNR of a compressed scene, with a link that opens its folder, as HTML."""
     from .texts import psnr_text, size_text
 
     path = results["OUTPUT"]
-    link = f'<a href="{QUrl.fromLocalFile(path).toString()}">{Path(path).name}</a>'
+    address, name = (html.escape(text) for text in (QUrl.fromLocalFile(path).toString(), Path(path).name))
+    link = f'<a href="{address}">{name}</a>'
     parts = [link, size_text(results["BYTES"]), tr("{ratio} times smaller").format(ratio=f"{results['RATIO']:.1f}")]
     if results.get("PSNR") is not None:
         parts.append(psnr_text([results["PSNR"]]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -13,11 +14,15 @@ from typing import Any
 __all__ = ["PreviewCache"]
 
 _RESULT = "result.json"
+_MARKER = "ltchm-preview"  # empty; only folders that hold it are ours to remove
+_NAME = re.compile("[0-9a-f]{32}")
 _IN_WORK = 3600  # seconds for which a place without a result may be another window's
 
 
 class PreviewCache:
     """Folders of pictures, one per request, the least recently used removed first.
+
+    Whatever else lies in the folder stays: only what `make` has made is removed.
 
     Parameters
     ----------
@@ -36,6 +41,11 @@ class PreviewCache:
             stamp += [status.st_size, status.st_mtime_ns]
         return self._folder / hashlib.sha256(repr(stamp).encode()).hexdigest()[:32]
 
+    def make(self, place: Path) -> None:
+        """Make a folder for pictures, marked as one of ours."""
+        place.mkdir(parents=True, exist_ok=True)
+        (place / _MARKER).touch()
+
     def find(self, place: Path) -> dict[str, Any] | None:
         """The result kept there, or None."""
         try:
@@ -53,7 +63,7 @@ class PreviewCache:
 
     def prune(self, keep: Path | None = None) -> None:
         """Remove what was never finished, and the least recently used until the rest fits."""
-        places = [path for path in self._folder.iterdir() if path.is_dir() and len(path.name) == 32]
+        places = [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name) and (path / _MARKER).is_file()]
         places.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         used, oldest = 0, time.time() - _IN_WORK
         for place in places:

@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from qgis.core import QgsDataProvider, QgsMapLayer, QgsPathResolver, QgsProject, QgsRasterLayer
@@ -25,7 +25,7 @@ from . import engine
 from .settings import Settings
 from .translation import tr
 
-__all__ = ["Scenes", "is_scene", "scenes"]
+__all__ = ["Scenes", "is_scene", "scene_of", "scenes"]
 
 _PREFIX = "/vsicurl/"
 _START_SECONDS = 90.0  # a cold PyTorch on a slow disk
@@ -41,6 +41,12 @@ def is_scene(path: str) -> bool:
     if lower.endswith(".ltchm"):
         return os.path.isfile(path)
     return lower.endswith(".zarr") and os.path.isfile(os.path.join(path, _MANIFEST))
+
+
+def scene_of(path: str) -> str:
+    """The scene that a chosen file stands for: file dialogs offer no ``.zarr`` folders, but the manifest in one."""
+    folder, name = os.path.split(path)
+    return folder if name in (_MANIFEST, "zarr.json") and is_scene(folder) else path
 
 
 def _identity(path: str) -> tuple[int, ...] | None:
@@ -69,33 +75,32 @@ class _Server:
             raise engine.EngineMissing(engine.guidance())
         arguments = ["serve", path, "--until-stdin-closes", "--idle-minutes", str(_IDLE_MINUTES)]
         arguments += ["--device", Settings().device, "--cache", str(Settings().decoded_megabytes)]
-        self._process = engine.start(engine.command_line(interpreter, arguments), subprocess.PIPE)
+        self.process = engine.start(engine.command_line(interpreter, arguments), subprocess.PIPE)
         self._threads = [
-            engine.read_lines(self._process.stdout, self._take),
-            engine.read_lines(self._process.stderr, self._errors.append),
+            engine.read_lines(self.process.stdout, self._take),
+            engine.read_lines(self.process.stderr, self._errors.append),
         ]
         try:
             self._wait(interpreter)
         except BaseException:
-            self.stop()
+            _stop([self])
             raise
 
     @property
     def alive(self) -> bool:
         """Whether it still serves."""
-        return self._process.poll() is None
+        return self.process.poll() is None
 
     @property
     def current(self) -> bool:
         """Whether it serves, and serves what is under the path now."""
         return self.alive and self._identity == _identity(self.path)
 
-    def stop(self) -> None:
-        """Let it end."""
-        self._ended = None  # it is no surprise then
+    def dismiss(self) -> None:
+        """Tell it that it is needed no more; that it ends is no surprise then."""
+        self._ended = None
         with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        engine.stop(self._process)
+            self.process.stdin.close()
 
     def _take(self, line: str | None) -> None:
         """Called by the reading thread."""
@@ -115,15 +120,23 @@ class _Server:
                 self._fail(interpreter)
             event = engine.parse_event(line) or {}
             if event.get("event") == "serving":
+                engine.check_protocol(event)
                 self.url = event["scenes"][0]["url"]
             elif event:
                 self._outcome = event
 
     def _fail(self, interpreter: str) -> None:
-        code = self._process.wait()
+        code = self.process.wait()
         self._threads[1].join(1)
         engine.judge(self._outcome, code or 1, [line for line in self._errors if line], interpreter)
         raise engine.EngineError(tr("The LTCHM engine ended at once."))
+
+
+def _stop(servers: Iterable[_Server]) -> None:
+    """End engines, all at once."""
+    for server in servers:
+        server.dismiss()
+    engine.stop(*(server.process for server in servers))
 
 
 class Scenes(QObject):
@@ -157,7 +170,9 @@ class Scenes(QObject):
         path = os.path.abspath(path)
         layer = QgsRasterLayer(self.source(path), name or Path(path).stem, "gdal")
         if not layer.isValid():
+            self._drop([path] if not self._servers[path].shown else [])
             raise engine.EngineError(tr("QGIS cannot read {scene} through the engine.").format(scene=path))
+        _name_scene(layer, path)
         return layer
 
     def source(self, path: str) -> str:
@@ -184,7 +199,9 @@ class Scenes(QObject):
         return server is not None and server.alive
 
     def install(self) -> None:
-        """Make projects keep scenes by path, and engines end with the layers that need them."""
+        """Make projects keep scenes by path, and engines end with the layers that need them. Once is enough."""
+        if self._hooks is not None:
+            return
         self._hooks = (QgsPathResolver.setPathPreprocessor(self._read_path), QgsPathResolver.setPathWriter(self._path))
         QgsProject.instance().layersAdded.connect(self._added)
         QgsProject.instance().layersRemoved.connect(self._release)
@@ -200,8 +217,10 @@ class Scenes(QObject):
             self._hooks = None
         for layer, scene in list(self._layers()):
             _set_source(layer, scene)
-        while self._servers:
-            self._servers.popitem()[1].stop()
+        self._drop(list(self._servers))
+
+    def _drop(self, paths: list[str]) -> None:
+        _stop([self._servers.pop(path) for path in paths])
 
     def _path(self, path: str) -> str:
         """What a project writes instead of an address."""
@@ -244,22 +263,20 @@ class Scenes(QObject):
                 source = self._source_or_tell(layer.source())
                 if source is not None:
                     _set_source(layer, source)
-        for _, scene in self._layers():
+        for layer, scene in self._layers():
             self._servers[scene].shown = True
+            _name_scene(layer, scene)  # the project may have been moved, and its scenes with it
 
     def _follow(self, old: _Server, source: str) -> None:
         """Another engine serves a scene: layers of the old one go on with it."""
         for layer in QgsProject.instance().mapLayers().values():
             if isinstance(layer, QgsRasterLayer) and layer.source() == _PREFIX + old.url:
                 _set_source(layer, source)
-        old.stop()
+        _stop([old])
 
     def _release(self, *_ignored: object) -> None:
         used = {scene for _, scene in self._layers()}
-        for path, server in list(self._servers.items()):
-            if server.shown and path not in used:
-                del self._servers[path]
-                server.stop()
+        self._drop([path for path, server in list(self._servers.items()) if server.shown and path not in used])
 
     def _revive(self, path: str) -> None:
         """An engine ended by itself: start another for the layers that need it, unless that would go on for ever."""
@@ -278,6 +295,13 @@ class Scenes(QObject):
             self.problem.emit(f"{name}: {error}")
             return
         self.problem.emit(tr("The LTCHM engine of {scene} crashed and was started again.").format(scene=name))
+
+
+def _name_scene(layer: QgsRasterLayer, scene: str) -> None:
+    """Tell in the layer's information which scene it shows: its source is an address that says nothing."""
+    metadata = layer.metadata()
+    metadata.setIdentifier(scene)
+    layer.setMetadata(metadata)
 
 
 def _set_source(layer: QgsRasterLayer, source: str) -> None:

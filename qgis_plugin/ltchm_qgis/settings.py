@@ -1,4 +1,4 @@
-"""What the user chose under Settings > Options > LTCHM."""
+"""What the user chose under Settings > Options > LTCHM, and what is remembered from one time to the next."""
 
 from __future__ import annotations
 
@@ -69,20 +69,27 @@ class Settings:
 
     @property
     def cache_folder(self) -> Path:
-        """Folder of preview pictures."""
-        chosen = self.chosen_cache_folder
-        if chosen:
-            return Path(chosen).expanduser()
-        return Path(QStandardPaths.writableLocation(QStandardPaths.StandardLocation.CacheLocation)) / "ltchm-previews"
+        """Folder of preview pictures, and of nothing else: one of our own inside the chosen one."""
+        caches = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.CacheLocation)
+        return Path(self.chosen_cache_folder or caches).expanduser() / "ltchm-previews"
 
     @property
     def chosen_cache_folder(self) -> str:
-        """The user's choice of a folder for preview pictures; "" for one among the user's caches."""
+        """The user's choice of a folder to keep preview pictures in; "" for the user's caches."""
         return self._text("cache_folder")
 
     @chosen_cache_folder.setter
     def chosen_cache_folder(self, value: str) -> None:
         self._set("cache_folder", value.strip())
+
+    @property
+    def scene_folder(self) -> str:
+        """Where a scene was opened last."""
+        return self._text("scene_folder")
+
+    @scene_folder.setter
+    def scene_folder(self, value: str) -> None:
+        self._set("scene_folder", value)
 
     @property
     def cache_megabytes(self) -> int:

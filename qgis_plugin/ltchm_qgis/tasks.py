@@ -30,7 +30,7 @@ class EngineTask(QgsTask):
     ----------
     title : shown in the task bar
     arguments : command and options
-    done : called in the main thread with the result event, or with the error; not called when cancelled
+    done : called in the main thread with the result event, or with the error; never once it is abandoned
     hidden : keep it out of the task bar
     interpreter : instead of the one in the settings
     seconds : longest time it may take
@@ -52,7 +52,13 @@ class EngineTask(QgsTask):
         self._arguments, self._done = arguments, done
         self._interpreter, self._seconds = interpreter or Settings().interpreter, seconds
         self._result: dict[str, Any] | None = None
-        self._error: engine.EngineError | None = None
+        self._error = engine.EngineError(tr("The LTCHM engine was stopped."))  # unless something else happens
+        self._abandoned = False
+
+    def abandon(self) -> None:
+        """Stop it and hear no more of it, even if it has ended and only waits to say so."""
+        self._abandoned = True
+        self.cancel()
 
     def run(self) -> bool:
         """Called by the task manager in a thread."""
@@ -65,7 +71,8 @@ class EngineTask(QgsTask):
                 progress=lambda done, total: self.setProgress(100 * done / max(total, 1)),
             )
         except engine.EngineCancelled:
-            self._error = engine.EngineError(tr("The LTCHM engine did not answer in time."))
+            if not self.isCanceled():
+                self._error = engine.EngineError(tr("The LTCHM engine did not answer in time."))
             return False
         except engine.EngineError as error:
             self._error = error
@@ -74,8 +81,8 @@ class EngineTask(QgsTask):
 
     def finished(self, _successful: bool) -> None:
         """Called by the task manager in the main thread."""
-        if not self.isCanceled():
-            self._done(self._result, self._error)
+        if not self._abandoned:
+            self._done(self._result, None if self._result is not None else self._error)
 
 
 class _Feedback(QgsProcessingFeedback):

@@ -1,12 +1,13 @@
-"""Figures as people read them."""
+"""Figures and facts as people read them."""
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 from .translation import tr
 
-__all__ = ["figure", "mean", "psnr_text", "size_text"]
+__all__ = ["figure", "mean", "psnr_text", "size_text", "table"]
 
 
 def size_text(count: float) -> str:
@@ -37,3 +38,9 @@ def psnr_text(values: list[Any] | None) -> str:
     if average is not None:
         return tr("PSNR {value} dB").format(value=f"{average:.1f}")
     return tr("exact") if values and all(figure(v) > 0 for v in values) else ""
+
+
+def table(lines: list[tuple[str, str]]) -> str:
+    """Labelled lines as an HTML table."""
+    rows = "".join(f"<tr><th align='left'>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in lines)
+    return f"<table>{rows}</table>"

@@ -24,8 +24,13 @@ checkVersion=false
 INI
 export LTCHM_PYTHON="${LTCHM_PYTHON:-$root/.venv/bin/python}" DRIVE_OUT="$out" DRIVE_ROOT="$root" DRIVE_WORK="$profiles"
 unset QT_QPA_PLATFORM
+status=0
 QT_LOGGING_RULES='*.debug=false' timeout 900 xvfb-run -a -s "-screen 0 1400x900x24" \
     qgis --profiles-path "$profiles" --nologo --noversioncheck --skipbadlayers --code "$root/tests/qgis/drive_desktop.py" \
-    > "$out/qgis.log" 2>&1 || true
-cat "$out/report.txt"
+    > "$out/qgis.log" 2>&1 || status=$?
+cat "$out/report.txt" || true
+if [ "$status" -ge 128 ]; then
+    echo "QGIS crashed (exit status $status): see $out/qgis.log" >&2
+    exit 1
+fi
 grep -q '^done$' "$out/report.txt"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PLUGINS, SCENE, Fake
-from qgis.core import QgsProcessingException, QgsProcessingFeedback, QgsRasterLayer, QgsRectangle
+from qgis.core import QgsApplication, QgsProcessingException, QgsProcessingFeedback, QgsRasterLayer, QgsRectangle
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +46,18 @@ def test_compress_info_decompress(small: Path, tmp_path: Path) -> None:
 def test_report_as_html(compressed: Path, tmp_path: Path) -> None:
     page = run("info", INPUT=str(compressed), OUTPUT=str(tmp_path / "report.html"))["OUTPUT"]
     assert "farmland.ltchm" in Path(page).read_text()
+
+
+def test_a_folder_is_chosen_by_the_manifest_in_it(small: Path, tmp_path: Path) -> None:
+    scene = tmp_path / "t.zarr"
+    subprocess.run(
+        [os.environ["LTCHM_PYTHON"], "-m", "ltchm_geo", "compress", str(small), str(scene)],
+        check=True,
+        capture_output=True,
+    )
+    assert run("info", INPUT=str(scene / "ltchm-manifest.json"))["WIDTH"] == 140
+    parameter = QgsApplication.processingRegistry().algorithmById("ltchm:info").parameterDefinition("INPUT")
+    assert "ltchm-manifest.json" in parameter.fileFilter()
 
 
 def test_decompress_bands_and_extent(compressed: Path, restored: Path, tmp_path: Path) -> None:
@@ -99,7 +111,7 @@ def test_a_wrong_file_is_one_message(name: str, tmp_path: Path) -> None:
 
 def test_no_engine_is_guidance(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LTCHM_PYTHON")
-    with pytest.raises(QgsProcessingException, match="pip install ltchm-geo"):
+    with pytest.raises(QgsProcessingException, match=r"pip install \."):
         run("compress", INPUT=str(small), OUTPUT=str(tmp_path / "t.ltchm"))
 
 

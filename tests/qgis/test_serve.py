@@ -27,7 +27,7 @@ def scenes(qgis_new_project) -> Iterator[serve.Scenes]:
     scenes.close()
 
 
-def wait(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait(condition: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -86,7 +86,7 @@ def test_projects_keep_the_path(scenes, compressed: Path, tmp_path: Path, monkey
     monkeypatch.delenv("LTCHM_PYTHON")
     project.read(str(moved / "map.qgs"))
     assert len(told) == 1
-    assert "pip install ltchm-geo" in told[0]
+    assert "pip install ." in told[0]
 
 
 @pytest.mark.parametrize("kind", ["geopackage", "layer file"])
@@ -140,14 +140,14 @@ def test_a_crashed_engine_is_started_again_once(scenes, compressed: Path, monkey
     layer = QgsProject.instance().addMapLayer(scenes.open(str(compressed)))
     before = layer.source()
     monkeypatch.setattr(serve, "_YOUNG", 0.0)
-    os.kill(scenes._servers[str(compressed)]._process.pid, signal.SIGKILL)
+    os.kill(scenes._servers[str(compressed)].process.pid, signal.SIGKILL)
     wait(lambda: len(told) == 1)
     assert "crashed and was started again" in told[0]
     assert layer.source() != before
     assert layer.isValid()
     assert identify(layer, layer.extent().center())
     monkeypatch.setattr(serve, "_YOUNG", 1000.0)
-    os.kill(scenes._servers[str(compressed)]._process.pid, signal.SIGSEGV)
+    os.kill(scenes._servers[str(compressed)].process.pid, signal.SIGSEGV)
     wait(lambda: len(told) == 2)
     assert "Remove the layer and open it again" in told[1]
     again = QgsProject.instance().addMapLayer(scenes.open(str(compressed)))  # before removing it
@@ -168,13 +168,69 @@ def test_a_wrong_file_is_one_message(scenes, tmp_path: Path) -> None:
         ("os.kill(os.getpid(), signal.SIGSEGV)", EngineError, "crashed"),
         ("print('hello')", EngineMissing, "does not answer"),
         ("time.sleep(60)", EngineError, "did not start in time"),
+        (
+            "print(json.dumps({'event': 'serving', 'protocol': 99}), flush=True); sys.stdin.read()",
+            EngineError,
+            "protocol 99",
+        ),
     ],
 )
 def test_engines_that_do_not_serve(scenes, compressed, fake: Fake, monkeypatch, code, kind, message) -> None:
     monkeypatch.setenv("LTCHM_PYTHON", fake(code))
-    monkeypatch.setattr(serve, "_START_SECONDS", 1.0)
+    if "did not start" in message:
+        monkeypatch.setattr(serve, "_START_SECONDS", 1.0)
     with pytest.raises(kind, match=message):
         scenes.open(str(compressed))
+
+
+def test_an_engine_that_serves_no_raster_ends(scenes, compressed, fake: Fake, tmp_path: Path, monkeypatch) -> None:
+    pid = tmp_path / "pid"
+    event = {"event": "serving", "protocol": 1, "scenes": [{"url": "http://127.0.0.1:1/x.tif"}]}
+    code = (
+        f"open({str(pid)!r}, 'w').write(str(os.getpid())); print(json.dumps({event!r}), flush=True); sys.stdin.read()"
+    )
+    monkeypatch.setenv("LTCHM_PYTHON", fake(code))
+    with pytest.raises(EngineError, match="cannot read"):
+        scenes.open(str(compressed))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+    assert not scenes.serves(str(compressed))
+
+
+def test_a_layer_tells_which_scene_it_shows(scenes, compressed: Path, tmp_path: Path) -> None:
+    project, scene = QgsProject.instance(), tmp_path / "here" / "s.ltchm"
+    scene.parent.mkdir()
+    scene.write_bytes(compressed.read_bytes())
+    layer = project.addMapLayer(scenes.open(str(scene)))
+    assert str(scene) in layer.htmlMetadata()
+    assert project.write(str(scene.with_name("map.qgs")))
+    project.clear()
+    scene.parent.rename(tmp_path / "there")
+    assert project.read(str(tmp_path / "there" / "map.qgs"))
+    (layer,) = project.mapLayers().values()
+    assert layer.metadata().identifier() == str(tmp_path / "there" / "s.ltchm")
+
+
+def test_qgis_process_reads_projects_with_scenes(qgis_processing, scenes, compressed: Path, tmp_path: Path) -> None:
+    from ltchm_qgis import classFactory
+
+    project = QgsProject.instance()
+    project.addMapLayer(scenes.open(str(compressed)))
+    assert project.write(str(tmp_path / "map.qgs"))
+    project.clear()
+    scenes.close()
+    plugin = classFactory(None)
+    try:
+        plugin.initProcessing()
+        serve.scenes().install()  # once more does nothing
+        assert project.read(str(tmp_path / "map.qgs"))
+        (layer,) = project.mapLayers().values()
+        assert layer.isValid()
+        project.clear()
+    finally:
+        plugin.unload()
+    project.read(str(tmp_path / "map.qgs"))
+    assert [layer.isValid() for layer in project.mapLayers().values()] == [False]  # no hook is left
 
 
 def test_open_algorithm(provider, compressed: Path) -> None:

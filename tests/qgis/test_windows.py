@@ -11,12 +11,15 @@ import pytest
 from conftest import Fake
 from ltchm_qgis import serve
 from ltchm_qgis.dialogs.compress_dialog import CompressDialog
+from ltchm_qgis.dialogs.preview_widget import PreviewWidget
 from ltchm_qgis.extents import visible_bounds
 from ltchm_qgis.options_page import OptionsPage, describe_engine
 from ltchm_qgis.previews import PreviewCache
 from ltchm_qgis.settings import Settings, suggested_interpreter
-from ltchm_qgis.tasks import AlgorithmRun
+from ltchm_qgis.tasks import AlgorithmRun, EngineTask
 from qgis.core import (
+    Qgis,
+    QgsApplication,
     QgsCoordinateReferenceSystem,
     QgsProject,
     QgsRasterLayer,
@@ -24,11 +27,12 @@ from qgis.core import (
     QgsReferencedRectangle,
 )
 from qgis.PyQt import sip
-from qgis.PyQt.QtCore import QCoreApplication
-from qgis.PyQt.QtWidgets import QDialog, QMessageBox
+from qgis.PyQt.QtCore import QCoreApplication, QEvent, QPoint, QPointF, Qt
+from qgis.PyQt.QtGui import QColor, QMouseEvent, QPainter, QPixmap, QWheelEvent
+from qgis.PyQt.QtWidgets import QDialog, QFileDialog, QLabel, QMessageBox
 
 
-def wait(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait(condition: Callable[[], object], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -103,7 +107,8 @@ def test_options_are_kept(tmp_path: Path) -> None:
     page.apply()
     settings = Settings()
     assert (settings.interpreter, settings.device, settings.quality) == ("/some/python", "cuda:1", 33)
-    assert (settings.cache_folder, settings.cache_megabytes, settings.decoded_megabytes) == (tmp_path, 7, 99)
+    assert settings.cache_folder == tmp_path / "ltchm-previews"  # one of our own: things are removed there
+    assert (settings.cache_megabytes, settings.decoded_megabytes) == (7, 99)
     assert OptionsPage().device.currentText() == "cuda:1"
 
 
@@ -135,23 +140,38 @@ def test_test_engine_knows_the_home_folder(fake: Fake, tmp_path: Path) -> None:
 
 def test_options_without_engine_guide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LTCHM_PYTHON")
-    assert "pip install ltchm-geo" in OptionsPage().answer.text()
+    assert "pip install ." in OptionsPage().answer.text()
 
 
-@pytest.mark.parametrize(("protocol", "advice"), [(0, "Update the engine"), (2, "Update this plugin")])
-def test_another_protocol_is_told(protocol: int, advice: str) -> None:
-    answer = {
-        "version": "9",
-        "protocol": protocol,
-        "python": "3",
-        "device": "cpu",
-        "device_name": "x",
-        "weights": [],
-    }
-    assert advice in describe_engine(answer)
+def test_test_engine_with_another_protocol(fake: Fake) -> None:
+    page = OptionsPage()
+    page.interpreter.setFilePath(fake("print(json.dumps({'event': 'result', 'version': '9', 'protocol': 2}))"))
+    page.run_test()
+    wait(page.test.isEnabled)
+    assert "Update this plugin" in page.answer.text()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "told"),
+    [
+        ([], "none"),
+        (["preview"], "w0"),
+        (["archived", "archived", "preview"], "w2 (and 2 older for old scenes)"),
+    ],
+)
+def test_only_weights_for_new_scenes_are_named(statuses: list[str], told: str) -> None:
+    weights = [{"tag": f"w{number}", "status": status} for number, status in enumerate(statuses)]
+    answer = {"version": "9", "protocol": 1, "python": "3", "device": "cpu", "device_name": "x", "weights": weights}
+    assert describe_engine(answer).endswith(f"Weights: {told}")
 
 
 # --- the dialog -------------------------------------------------------------------------------------------------------
+
+ANSWERS = """
+images = {name: sys.argv[0] for name in ("original", "restored", "difference")}
+sizes = {"bytes": 1, "bytes_low": 1, "bytes_high": 1, "ratio": 2.0, "psnr": [30.0], "amplification": 8}
+print(json.dumps({"event": "result", "version": version, "weights": [], "images": images, **sizes}))
+"""  # what an engine says to all questions of the dialog
 
 
 def test_preview_and_its_cache(open_dialog: Open, layer: QgsRasterLayer, tmp_path: Path) -> None:
@@ -163,10 +183,10 @@ def test_preview_and_its_cache(open_dialog: Open, layer: QgsRasterLayer, tmp_pat
     wait(lambda: seen)
     assert "times smaller" in seen[0]
     assert "PSNR" in seen[0]
+    assert "the source file has 93.1 kB" in seen[0]
     assert [title for title, _ in dialog.preview._pictures] == ["Original", "Restored", "Difference, 8 times"]
     assert all(picture.width() == 140 for _, picture in dialog.preview._pictures)
-    assert dialog.preview.grab().toImage().pixelColor(dialog.preview.width() // 6, 120).isValid()
-    (place,) = (tmp_path / "cache").iterdir()
+    (place,) = (tmp_path / "cache" / "ltchm-previews").iterdir()
     assert {file.name for file in place.iterdir()} >= {"original.png", "restored.png", "difference.png"}
     again = open_dialog(layer)
     again.quality.setValue(30)
@@ -198,6 +218,29 @@ def test_a_guarantee_takes_the_place_of_the_quality(open_dialog: Open, layer: Qg
     assert {"GUARANTEE": 1, "MAX_ERROR": 4.0}.items() <= dialog.parameters().items()
 
 
+@pytest.mark.parametrize(
+    ("values", "bound", "text"),
+    [("0.0 0.1 0.2 0.4", 4e-4, "0.0004"), ("0.0 10.0 2500.0 4000.0", 4.0, "4"), ("7.5 7.5 7.5 7.5", 1e-3, "0.001")],
+)
+def test_a_bound_fits_the_data(open_dialog: Open, qgis_new_project, tmp_path: Path, values, bound, text) -> None:
+    path = tmp_path / "floats.asc"
+    path.write_text(f"ncols 2\nnrows 2\nxllcorner 0\nyllcorner 0\ncellsize 1\n{values}\n")
+    dialog = open_dialog(QgsProject.instance().addMapLayer(QgsRasterLayer(str(path), "floats")))
+    assert (dialog.max_error.value(), dialog.max_error.text()) == (bound, text)
+
+
+def test_small_bounds_can_be_typed(open_dialog: Open, layer: QgsRasterLayer) -> None:
+    box = open_dialog(layer).max_error
+    assert box.text() == "1"  # integers
+    box.setEnabled(True)
+    for typed, bound in (("0.0004", 4e-4), ("12.5", 12.5), ("0.000000001", 1e-9)):
+        box.lineEdit().setText(typed)
+        box.interpretText()
+        assert (box.value(), box.text()) == (bound, typed)
+    box.setValue(0)  # would be lossless, which has a name of its own
+    assert box.value() == 1e-9
+
+
 def test_a_dialog_that_closes_stops_its_engine(
     open_dialog: Open, layer: QgsRasterLayer, fake: Fake, tmp_path: Path, monkeypatch
 ) -> None:
@@ -225,6 +268,68 @@ def test_a_dialog_without_engine_says_why(
     dialog.estimated.connect(lambda: seen.append(True))
     wait(lambda: seen)
     assert "/nowhere/python cannot be started" in dialog.preview._message
+
+
+def test_an_engine_with_another_protocol_makes_no_preview(
+    open_dialog: Open, layer: QgsRasterLayer, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTCHM_PYTHON", fake("print(json.dumps({'event': 'result', 'protocol': 99}))"))
+    dialog, seen = open_dialog(layer), []
+    dialog.estimated.connect(lambda: seen.append(True))
+    wait(lambda: seen)
+    assert "protocol 99" in dialog.preview._message
+
+
+@pytest.mark.parametrize("asks", ["who it is", "what it gives"])
+def test_what_was_asked_before_a_change_is_not_heard(
+    open_dialog: Open, layer: QgsRasterLayer, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks: str
+) -> None:
+    monkeypatch.setattr(EngineTask, "cancel", lambda _task: None)  # as in older QGIS once a task has ended
+    Settings().chosen_cache_folder = str(tmp_path)
+    monkeypatch.setenv("LTCHM_PYTHON", fake(f"version = '1'{ANSWERS}"))
+    dialog, seen = open_dialog(layer), []
+    dialog.estimated.connect(lambda: seen.append(True))
+    dialog._timer.setInterval(3_600_000)
+    dialog._timer.stop()
+    dialog._engine = "" if asks == "who it is" else "known"
+    before = dialog._engine
+    dialog._estimate()
+    while dialog._task._result is None:  # no events: the engine has ended, and nobody was told
+        time.sleep(0.02)
+    dialog.quality.setValue(dialog.quality.value() + 1)
+    for _ in range(20):
+        QCoreApplication.processEvents()
+        time.sleep(0.01)
+    assert (seen, dialog._engine, dialog._task) == ([], before, None)
+    assert dialog._timer.isActive()
+
+
+def test_a_task_that_somebody_else_cancels_is_told(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LTCHM_PYTHON", fake("time.sleep(600)"))
+    heard: list[tuple[object, object]] = []
+    task = EngineTask("x", ["about"], lambda *outcome: heard.append(outcome))
+    QgsApplication.taskManager().addTask(task)
+    task.cancel()
+    wait(lambda: heard)
+    ((result, error),) = heard
+    assert result is None
+    assert "was stopped" in str(error)
+
+
+def test_a_preview_that_cannot_be_kept_is_shown(
+    open_dialog: Open, layer: QgsRasterLayer, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Settings().chosen_cache_folder = str(tmp_path / "cache")
+    remove = f"import shutil; shutil.rmtree({str(tmp_path / 'cache')!r}, ignore_errors=True)\n"
+    monkeypatch.setenv("LTCHM_PYTHON", fake(f"{remove}version = '1'{ANSWERS}"))
+    logged, seen = [], []
+    log = QgsApplication.messageLog()
+    log.messageReceived[str, str, Qgis.MessageLevel].connect(lambda text, _tag, _level: logged.append(text))
+    dialog = open_dialog(layer)
+    dialog.estimated.connect(lambda: seen.append(dialog.summary.text()))
+    wait(lambda: seen)
+    assert "times smaller" in seen[0]
+    assert [text for text in logged if "Previews cannot be stored" in text]
 
 
 def test_a_dialog_without_layers(open_dialog: Open, qgis_new_project) -> None:
@@ -273,6 +378,100 @@ def test_a_scene_is_not_replaced_unasked(open_dialog: Open, layer: QgsRasterLaye
     assert (dialog.result() == QDialog.DialogCode.Accepted) == (answer == "Yes")
 
 
+# --- the pictures -----------------------------------------------------------------------------------------------------
+
+
+COLOURS = [QColor("red"), QColor("lime"), QColor("blue")]
+
+
+@pytest.fixture
+def pictures(qgis_app, tmp_path: Path) -> PreviewWidget:
+    """Three of 100 x 100 pixels: black on the left, a colour on the right."""
+    widget, paths = PreviewWidget(), []
+    for colour in COLOURS:
+        picture = QPixmap(100, 100)
+        picture.fill(colour)
+        painter = QPainter(picture)
+        painter.fillRect(0, 0, 50, 100, QColor("black"))
+        painter.end()
+        paths.append(str(tmp_path / f"{colour.name()[1:]}.png"))
+        assert picture.save(paths[-1])
+    widget.resize(3 * 200 + 2 * 6, 200 + 22)  # with the gaps and the titles, each at its double size
+    widget.show_pictures([(path, path) for path in paths])
+    return widget
+
+
+def shown(widget: PreviewWidget, x: int, column: int) -> QColor:
+    """In the middle row, so far from the column's left edge."""
+    return widget.grab().toImage().pixelColor(column * 206 + x, 122)
+
+
+def turn(widget: PreviewWidget, by: QPoint, x: int = 100) -> None:
+    place = QPointF(x, 122)
+    buttons, keys = Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier
+    QCoreApplication.sendEvent(
+        widget, QWheelEvent(place, place, QPoint(), by, buttons, keys, Qt.ScrollPhase.NoScrollPhase, False)
+    )
+
+
+def drag(widget: PreviewWidget, by: int, button: Qt.MouseButton) -> None:
+    here, there = QPointF(100, 122), QPointF(100 + by, 122)
+    for kind, place in (
+        (QEvent.Type.MouseButtonPress, here),
+        (QEvent.Type.MouseMove, there),
+        (QEvent.Type.MouseButtonRelease, there),
+    ):
+        event = QMouseEvent(kind, place, place, place, button, button, Qt.KeyboardModifier.NoModifier)
+        QCoreApplication.sendEvent(widget, event)
+
+
+def test_pictures_lie_side_by_side(pictures: PreviewWidget) -> None:
+    for column, colour in enumerate(COLOURS):
+        assert shown(pictures, 50, column) == QColor("black")
+        assert shown(pictures, 150, column) == colour
+
+
+def test_the_wheel_zooms_within_limits(pictures: PreviewWidget) -> None:
+    turn(pictures, QPoint(0, -120))
+    assert pictures._zoom == 1
+    turn(pictures, QPoint(0, 120))
+    assert pictures._zoom == 1.25
+    for sideways in (QPoint(120, 0), QPoint(-120, 0), QPoint(0, 0)):
+        turn(pictures, sideways)
+    assert pictures._zoom == 1.25
+    turn(pictures, QPoint(0, 60))  # half a click, as touchpads send
+    assert pictures._zoom == pytest.approx(1.25**1.5)
+    for _ in range(50):
+        turn(pictures, QPoint(0, 120))
+    assert pictures._zoom == 16
+    for _ in range(50):
+        turn(pictures, QPoint(0, -120))
+    assert pictures._zoom == 1
+    assert shown(pictures, 2, 2) == QColor("black")
+
+
+def test_the_wheel_zooms_about_the_cursor(pictures: PreviewWidget) -> None:
+    edge = 2 * 206 + 100  # where the last picture's colours meet
+    for _ in range(4):
+        turn(pictures, QPoint(0, 120), edge + 40)
+    assert shown(pictures, 130, 2) == COLOURS[2]
+    assert shown(pictures, 50, 2) == COLOURS[2]  # the meeting has gone to the left, out of sight
+    turn(pictures, QPoint(0, -480), edge + 40)
+    assert shown(pictures, 90, 2) == QColor("black")
+
+
+def test_dragging_ends_at_the_edge(pictures: PreviewWidget) -> None:
+    for _ in range(5):
+        turn(pictures, QPoint(0, 120))
+    before = pictures.grab().toImage()
+    drag(pictures, 10_000, Qt.MouseButton.RightButton)
+    assert pictures.grab().toImage() == before
+    for by, colours in ((10_000, [QColor("black")] * 3), (-20_000, COLOURS)):
+        drag(pictures, by, Qt.MouseButton.LeftButton)
+        for column, colour in enumerate(colours):
+            assert [shown(pictures, x, column) for x in (1, 100, 198)] == [colour] * 3
+
+
 # --- what is previewed ------------------------------------------------------------------------------------------------
 
 
@@ -311,7 +510,7 @@ def test_old_previews_make_room(tmp_path: Path) -> None:
     cache, places = PreviewCache(tmp_path, 1), []
     for number in range(3):
         place = cache.place("x.tif", number)
-        place.mkdir()
+        cache.make(place)
         (place / "original.png").write_bytes(bytes(450_000))
         os.utime(place, (number, number))
         cache.keep(place, {"images": {"original": str(place / "original.png")}})
@@ -326,13 +525,27 @@ def test_previews_that_were_never_finished_go(tmp_path: Path) -> None:
     cache = PreviewCache(tmp_path, 1)
     cancelled, at_work, finished = (cache.place("x.tif", number) for number in range(3))
     for place in (cancelled, at_work, finished):
-        place.mkdir()
+        cache.make(place)
     os.utime(cancelled, (1, 1))
     (finished / "original.png").touch()
     cache.keep(finished, {"images": {"original": str(finished / "original.png")}})
     assert [place.exists() for place in (cancelled, at_work, finished)] == [False, True, True]
     (finished / "result.json").write_text("{}")
     assert cache.find(finished) is None
+
+
+def test_folders_of_others_stay(tmp_path: Path) -> None:
+    cache, others = PreviewCache(tmp_path, 0), [tmp_path / ("x" * 32), tmp_path / ("0123456789abcdef" * 2)]
+    for folder in others:
+        folder.mkdir()
+        (folder / "thesis.txt").write_bytes(bytes(2_000_000))
+        os.utime(folder, (1, 1))
+    ours, kept = cache.place("x.tif", 1), cache.place("x.tif", 2)
+    for place in (ours, kept):
+        cache.make(place)
+    os.utime(ours, (1, 1))
+    cache.keep(kept, {"images": {}})
+    assert [folder.exists() for folder in (*others, ours, kept)] == [True, True, False, True]
 
 
 def test_an_updated_engine_makes_new_previews(
@@ -342,13 +555,7 @@ def test_an_updated_engine_makes_new_previews(
     asked, version = tmp_path / "asked", tmp_path / "version"
     monkeypatch.setenv(
         "LTCHM_PYTHON",
-        fake(
-            f"open({str(asked)!r}, 'a').write(sys.argv[7] + ' ')\n"
-            f"version = open({str(version)!r}).read()\n"
-            "images = {'original': sys.argv[0], 'restored': sys.argv[0], 'difference': sys.argv[0]}\n"
-            "sizes = {'bytes': 1, 'bytes_low': 1, 'bytes_high': 1, 'ratio': 2.0, 'psnr': [30.0], 'amplification': 8}\n"
-            "print(json.dumps({'event': 'result', 'version': version, 'weights': [], 'images': images, **sizes}))"
-        ),
+        fake(f"open({str(asked)!r}, 'a').write(sys.argv[7] + ' ')\nversion = open({str(version)!r}).read()\n{ANSWERS}"),
     )
     for number in ("1", "1", "2"):
         version.write_text(number)
@@ -434,6 +641,50 @@ def test_dropping_files(plugin, compressed: Path, small: Path) -> None:
     assert plugin._drops.handleFileDrop(str(compressed))
     (layer,) = QgsProject.instance().mapLayers().values()
     assert serve.scenes().scene(layer.source()) == str(compressed)
+
+
+def test_the_open_dialog_begins_where_the_last_scene_was(
+    plugin, compressed: Path, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, begun = tmp_path / "scenes" / "t.zarr", []
+    scene.mkdir(parents=True)
+    (scene / "ltchm-manifest.json").touch()
+    opened: list[str] = []
+    monkeypatch.setattr(plugin, "open_scene", opened.append)
+    chosen = [[str(compressed)], [str(scene / "ltchm-manifest.json")], []]
+
+    def choose(_parent, _title: str, folder: str, _filter: str) -> tuple[list[str], str]:
+        begun.append(folder)
+        return chosen[len(begun) - 1], ""
+
+    monkeypatch.setattr(QFileDialog, "getOpenFileNames", choose)
+    for _ in chosen:
+        plugin.open()
+    assert opened == [str(compressed), str(scene)]
+    assert begun == ["", str(compressed.parent), str(scene.parent)]
+
+
+def test_what_a_scene_is_shows_as_a_table(plugin, qgis_iface) -> None:
+    found = {
+        **{"path": "/data/a<b>&c.ltchm", "shape": [10, 20], "bands": [1, 2], "dtype": "uint8", "georef": {"crs": None}},
+        **{"bytes": 100, "ratio": 4.0, "bpp": 2.0, "guarantee": None, "quality": 30},
+        **{"weights": None, "weights_tag": "w1", "software": "ltchm 1"},
+    }
+    plugin._described(found, None)
+    box = qgis_iface.mainWindow().findChild(QDialog, "ltchm_facts")
+    title, facts = (label.text() for label in box.findChildren(QLabel)[:2])
+    assert "a&lt;b&gt;&amp;c.ltchm" in title
+    assert "a&lt;b&gt;&amp;c.ltchm</td>" in facts
+    assert "<th align='left'>Quality</th><td>30</td>" in facts
+    box.close()
+
+
+def test_names_are_no_markup(plugin, qgis_iface, tmp_path: Path) -> None:
+    wrong = tmp_path / "<i>&.ltchm"
+    wrong.write_text("x")
+    plugin.open_scene(str(wrong))
+    assert any("&lt;i&gt;&amp;.ltchm" in text for text in messages(qgis_iface))
+    assert not any("<i>" in text for text in messages(qgis_iface))
 
 
 def test_a_wrong_file_dropped_is_a_message(plugin, qgis_iface, tmp_path: Path) -> None:

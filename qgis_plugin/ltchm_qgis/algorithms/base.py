@@ -17,17 +17,23 @@ from qgis.core import (
 from qgis.PyQt.QtGui import QIcon
 
 from .. import engine
+from ..serve import scene_of
 from ..settings import Settings
 from ..translation import tr
 
-__all__ = ["ICON", "EngineAlgorithm", "scene_filter"]
+__all__ = ["ICON", "EngineAlgorithm", "open_filter", "scene_filter"]
 
 ICON = Path(__file__).parent.parent / "icons" / "ltchm.svg"
 
 
 def scene_filter() -> str:
-    """File filter of compressed scenes."""
+    """File filter of compressed scenes to be written."""
     return tr("Compressed scenes (*.ltchm)") + ";;" + tr("All files (*)")
+
+
+def open_filter() -> str:
+    """File filter of compressed scenes to be read: files, and the manifests of folders."""
+    return tr("Compressed scenes (*.ltchm ltchm-manifest.json)") + ";;" + tr("All files (*)")
 
 
 class EngineAlgorithm(QgsProcessingAlgorithm):
@@ -50,8 +56,12 @@ class EngineAlgorithm(QgsProcessingAlgorithm):
     def add_scene(self) -> None:
         """Add the parameter INPUT: a compressed scene."""
         self.addParameter(
-            QgsProcessingParameterFile("INPUT", tr("Compressed scene"), fileFilter=scene_filter()),
+            QgsProcessingParameterFile("INPUT", tr("Compressed scene"), fileFilter=open_filter()),
         )
+
+    def scene(self, parameters: dict[str, Any], context: QgsProcessingContext) -> str:
+        """Path of the scene that INPUT is."""
+        return scene_of(self.parameterAsFile(parameters, "INPUT", context))
 
     def add_device(self) -> None:
         """Add the advanced parameter DEVICE."""

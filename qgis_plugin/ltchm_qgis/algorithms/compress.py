@@ -118,15 +118,15 @@ class CompressAlgorithm(EngineAlgorithm):
                 "GUARANTEE", tr("Guarantee"), guarantee_texts(), defaultValue=int(Guarantee.QUALITY)
             )
         )
-        self.addParameter(
-            QgsProcessingParameterNumber(
-                "MAX_ERROR",
-                tr("Largest error, if that is guaranteed"),
-                QgsProcessingParameterNumber.Type.Double,
-                1.0,
-                minValue=0.0,
-            )
+        max_error = QgsProcessingParameterNumber(
+            "MAX_ERROR",
+            tr("Largest error, if that is guaranteed"),
+            QgsProcessingParameterNumber.Type.Double,
+            1.0,
+            minValue=0.0,
         )
+        max_error.setMetadata({"widget_wrapper": {"decimals": 9}})
+        self.addParameter(max_error)
         self.addParameter(QgsProcessingParameterBoolean("MEASURE", tr("Measure what was lost"), True))
         self.add_device()
         self.addParameter(QgsProcessingParameterFileDestination("OUTPUT", tr("Compressed scene"), scene_filter()))

@@ -72,7 +72,7 @@ class DecompressAlgorithm(EngineAlgorithm):
         self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
         """Restore; the results are empty if cancelled."""
-        scene = self.parameterAsFile(parameters, "INPUT", context)
+        scene = self.scene(parameters, context)
         path = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
         level = self.parameterAsInt(parameters, "LEVEL", context)
         arguments = ["decompress", scene, path, "--overwrite", *self.device(parameters, context)]

@@ -15,7 +15,7 @@ from qgis.core import (
     QgsProcessingParameterFileDestination,
 )
 
-from ..texts import figure, size_text
+from ..texts import figure, size_text, table
 from ..translation import tr
 from .base import EngineAlgorithm
 
@@ -97,7 +97,7 @@ class InfoAlgorithm(EngineAlgorithm):
         self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
         """Ask the engine; the results are empty if cancelled."""
-        found = self.run_engine(["info", self.parameterAsFile(parameters, "INPUT", context)], feedback)
+        found = self.run_engine(["info", self.scene(parameters, context)], feedback)
         if found is None:
             return {}
         lines = describe(found)
@@ -124,6 +124,5 @@ class InfoAlgorithm(EngineAlgorithm):
 
 
 def _page(title: str, lines: list[tuple[str, str]]) -> str:
-    rows = "".join(f"<tr><th align='left'>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in lines)
     title = html.escape(title)
-    return f"<meta charset='utf-8'><title>{title}</title><h2>{title}</h2><table>{rows}</table>"
+    return f"<meta charset='utf-8'><title>{title}</title><h2>{title}</h2>{table(lines)}"

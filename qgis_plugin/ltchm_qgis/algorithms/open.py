@@ -53,7 +53,7 @@ class OpenAlgorithm(EngineAlgorithm):
     ) -> dict[str, Any]:
         """Serve the scene and load the layer when the algorithm is done."""
         try:
-            layer = scenes().open(self.parameterAsFile(parameters, "INPUT", context))
+            layer = scenes().open(self.scene(parameters, context))
         except EngineError as error:
             raise QgsProcessingException(str(error)) from error
         source = layer.source()

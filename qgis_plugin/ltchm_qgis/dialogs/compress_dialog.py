@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qgis.core import Qgis, QgsApplication, QgsMapLayerProxyModel, QgsRasterLayer, QgsReferencedRectangle
+from qgis.core import (
+    Qgis,
+    QgsApplication,
+    QgsMapLayerProxyModel,
+    QgsRasterBandStats,
+    QgsRasterDataProvider,
+    QgsRasterLayer,
+    QgsRectangle,
+    QgsReferencedRectangle,
+)
 from qgis.gui import QgsFileWidget, QgsMapLayerComboBox
 from qgis.PyQt.QtCore import Qt, QTimer, pyqtSignal
 from qgis.PyQt.QtWidgets import (
@@ -40,11 +50,28 @@ from .preview_widget import PreviewWidget
 __all__ = ["CompressDialog"]
 
 _SAMPLES = 8  # tiles coded to estimate the size
+_SMALLEST, _DECIMALS = 1e-9, 9  # of a bound; 0 would ask for lossless
+_CAREFUL = 0.001  # bound for floats of which nothing is known
+_LOOKED_AT = 250_000  # pixels that QGIS takes its statistics from when it first shows a layer
+_RANGE = QgsRasterBandStats.Stats.Min | QgsRasterBandStats.Stats.Max
 _DELAY = 600  # milliseconds without a change before the engine is asked
 
 
 def _presets() -> list[tuple[str, int]]:
     return [(tr("Small"), 20), (tr("Balanced"), 50), (tr("Fine"), 85)]
+
+
+class BoundBox(QDoubleSpinBox):
+    """A number above 0, with no more decimals than it needs."""
+
+    def __init__(self) -> None:
+        super().__init__(decimals=_DECIMALS, minimum=_SMALLEST, maximum=1e9)
+        self.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
+
+    def textFromValue(self, value: float) -> str:
+        """Called by Qt."""
+        text, point = super().textFromValue(value), self.locale().decimalPoint()
+        return text.rstrip("0").rstrip(point) if point in text else text
 
 
 class CompressDialog(QDialog):
@@ -65,7 +92,8 @@ class CompressDialog(QDialog):
     ):
         super().__init__(parent)
         self.setWindowTitle(tr("Compress layer"))
-        self._view, self._task = view, None
+        self._view = view
+        self._task: EngineTask | None = None
         self._engine = ""  # which engine makes the previews, once it has said so
         self._suggested = ""
         self._timer = QTimer(self, singleShot=True, interval=_DELAY)
@@ -158,7 +186,8 @@ class CompressDialog(QDialog):
         self.guarantees = QComboBox()
         self.guarantees.addItems(guarantee_texts())
         self.guarantees.currentIndexChanged.connect(self._guarantee_changed)
-        self.max_error = QDoubleSpinBox(minimum=0.0, maximum=1e9, decimals=3, value=1.0, enabled=False)
+        self.max_error = BoundBox()
+        self.max_error.setEnabled(False)
         self.max_error.setToolTip(tr("In the unit of the data, for every band."))
         self.max_error.valueChanged.connect(self._later)
         row = QHBoxLayout()
@@ -204,6 +233,7 @@ class CompressDialog(QDialog):
             self._about.setText(tr("The project has no raster layer."))
         else:
             self._about.setText(_facts(layer) if layer.isValid() else "")
+            self.max_error.setValue(_suggested_bound(layer.dataProvider()) if layer.isValid() else 1.0)
         if layer is not None and self.destination.filePath() == self._suggested:
             self._suggested = _suggestion(layer)
             self.destination.setFilePath(self._suggested)
@@ -238,22 +268,30 @@ class CompressDialog(QDialog):
     def _stop(self, *_ignored: object) -> None:
         self._timer.stop()
         if self._task is not None:
-            self._task.cancel()
+            self._task.abandon()
             self._task = None
+
+    def _run(self, arguments: list[str], use: Callable[[dict[str, Any]], None]) -> None:
+        """Have the engine do something, and use its result, unless `_stop` comes before."""
+
+        def done(result: dict[str, Any] | None, error: EngineError | None) -> None:
+            self._task = None
+            if result is None:
+                self._fail(str(error))
+            else:
+                use(result)
+
+        self._task = EngineTask(tr("Preview of compression"), arguments, done, hidden=True)
+        QgsApplication.taskManager().addTask(self._task)
 
     def _ask_engine(self) -> None:
         """Ask the engine who it is, then estimate: another one, or one that was updated, makes other previews."""
 
-        def done(answer: dict[str, Any] | None, error: EngineError | None) -> None:
-            self._task = None
-            if answer is None:
-                self._fail(str(error))
-                return
+        def use(answer: dict[str, Any]) -> None:
             self._engine = repr((answer["version"], answer["weights"]))
             self._estimate()
 
-        self._task = EngineTask(tr("Preview of compression"), ["about"], done, hidden=True)
-        QgsApplication.taskManager().addTask(self._task)
+        self._run(["about"], use)
 
     def _estimate(self) -> None:
         if not self._engine:
@@ -270,24 +308,22 @@ class CompressDialog(QDialog):
             self._show(found)
             return
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            cache.make(place)
         except OSError as error:
-            self._fail(tr("Previews cannot be stored in {folder}: {reason}").format(folder=place.parent, reason=error))
+            self._fail(_not_stored(place, error))
             return
         self.summary.setText(tr("Estimating..."))
 
-        def done(result: dict[str, Any] | None, error: EngineError | None) -> None:
-            self._task = None
-            if result is None:
-                self._fail(str(error))
-                return
-            cache.keep(place, result)
+        def use(result: dict[str, Any]) -> None:
             self._show(result)
+            try:
+                cache.keep(place, result)
+            except OSError as error:  # it is shown, and will be made again when it is wanted again
+                QgsApplication.messageLog().logMessage(_not_stored(place, error), "LTCHM", Qgis.MessageLevel.Warning)
 
         arguments = ["estimate", source, *precision, "--samples", str(_SAMPLES)]
         arguments += ["--bounds", *bounds, "--images", str(place), "--device", settings.device]
-        self._task = EngineTask(tr("Preview of compression"), arguments, done, hidden=True)
-        QgsApplication.taskManager().addTask(self._task)
+        self._run(arguments, use)
 
     def _show(self, found: dict[str, Any]) -> None:
         text = tr("about {size} ({low} to {high}), {ratio} times smaller than its pixels").format(
@@ -296,6 +332,8 @@ class CompressDialog(QDialog):
             high=size_text(found["bytes_high"]),
             ratio=f"{found['ratio']:.1f}",
         )
+        if found.get("source_bytes"):
+            text += "; " + tr("the source file has {size}").format(size=size_text(found["source_bytes"]))
         quality = psnr_text(found["psnr"])
         if quality:
             text += "; " + tr("{psnr} in the preview").format(psnr=quality)
@@ -329,6 +367,21 @@ def _facts(layer: QgsRasterLayer) -> str:
     if nodata:
         facts.append(tr("nodata {values}").format(values=", ".join(f"{value:g}" for value in sorted(nodata))))
     return ", ".join(facts)
+
+
+def _suggested_bound(provider: QgsRasterDataProvider) -> float:
+    """Largest error to begin with: 1 for integers, a thousandth of the range of floats as far as QGIS knows it."""
+    if provider.sourceDataType(1) not in (Qgis.DataType.Float32, Qgis.DataType.Float64):
+        return 1.0
+    looked_at = (_RANGE, QgsRectangle(), _LOOKED_AT)
+    bands = range(1, provider.bandCount() + 1)
+    known = [provider.bandStatistics(n, *looked_at) for n in bands if provider.hasStatistics(n, *looked_at)]
+    ranges = [band.maximumValue - band.minimumValue for band in known if band.maximumValue > band.minimumValue]
+    return float(f"{min(ranges) / 1000:.0e}") if ranges else _CAREFUL
+
+
+def _not_stored(place: Path, error: OSError) -> str:
+    return tr("Previews cannot be stored in {folder}: {reason}").format(folder=place.parent, reason=error)
 
 
 def _suggestion(layer: QgsRasterLayer) -> str:

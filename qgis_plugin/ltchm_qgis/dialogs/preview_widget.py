@@ -12,6 +12,7 @@ __all__ = ["PreviewWidget"]
 
 _GAP, _TITLE = 6, 22
 _MAX_ZOOM = 16.0
+_NOTCH, _STEP = 120, 1.25  # eighths of a degree that a wheel clicks by, and what that zooms
 
 
 class PreviewWidget(QWidget):
@@ -71,14 +72,19 @@ class PreviewWidget(QWidget):
             painter.setOpacity(1.0)
 
     def wheelEvent(self, event: QWheelEvent) -> None:
-        """Zoom."""
-        factor = 1.25 if event.angleDelta().y() > 0 else 0.8
-        self._zoom = max(1.0, min(_MAX_ZOOM, self._zoom * factor))
-        self._move(QPointF(0, 0))
+        """Zoom; what lies under the cursor stays there."""
+        turned = event.angleDelta().y()
+        if not turned or not self._pictures:
+            event.ignore()
+            return
+        before = self._zoom
+        self._zoom = max(1.0, min(_MAX_ZOOM, before * _STEP ** (turned / _NOTCH)))
+        self._move(self._from_middle(event.position()) * (1 - self._zoom / before))
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         """Begin to move."""
-        self._dragged = event.pos()
+        if event.button() == Qt.MouseButton.LeftButton:
+            self._dragged = event.pos()
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         """Move all pictures."""
@@ -86,19 +92,26 @@ class PreviewWidget(QWidget):
             self._move(QPointF(event.pos() - self._dragged))
             self._dragged = event.pos()
 
-    def mouseReleaseEvent(self, _event: QMouseEvent) -> None:
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         """Stop moving."""
-        self._dragged = None
+        if event.button() == Qt.MouseButton.LeftButton:
+            self._dragged = None
 
-    def mouseDoubleClickEvent(self, _event: QMouseEvent) -> None:
+    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         """Show all."""
-        self._zoom = 1.0
-        self._move(QPointF(0, 0))
+        if event.button() == Qt.MouseButton.LeftButton:
+            self._zoom = 1.0
+            self._move(QPointF(0, 0))
 
     def _area(self, column: int) -> QRect:
         count = len(self._pictures)
         width = (self.width() - _GAP * (count - 1)) // count
         return QRect(column * (width + _GAP), _TITLE, width, self.height() - _TITLE)
+
+    def _from_middle(self, place: QPointF) -> QPointF:
+        """A place in the window, seen from the middle of the column it lies in."""
+        column = int(place.x()) // (self._area(0).width() + _GAP)
+        return place - QRectF(self._area(min(column, len(self._pictures) - 1))).center()
 
     def _scale(self) -> float:
         area, picture = self._area(0), self._pictures[0][1]

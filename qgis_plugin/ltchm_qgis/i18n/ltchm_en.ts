@@ -12,6 +12,10 @@
       <translation>Compressed scenes (*.ltchm)</translation>
     </message>
     <message>
+      <source>Compressed scenes (*.ltchm ltchm-manifest.json)</source>
+      <translation>Compressed scenes (*.ltchm ltchm-manifest.json)</translation>
+    </message>
+    <message>
       <source>Device (auto, cpu, cuda, cuda:1); as in the options if empty</source>
       <translation>Device (auto, cpu, cuda, cuda:1); as in the options if empty</translation>
     </message>
@@ -52,6 +56,10 @@ Measuring decodes the result and reports the PSNR; it takes about as long as dec
 The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over bands, in dB) are numbers for models.</translation>
     </message>
     <message>
+      <source>Largest error, if that is guaranteed</source>
+      <translation>Largest error, if that is guaranteed</translation>
+    </message>
+    <message>
       <source>Raster layer</source>
       <translation>Raster layer</translation>
     </message>
@@ -62,10 +70,6 @@ The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over ba
     <message>
       <source>Guarantee</source>
       <translation>Guarantee</translation>
-    </message>
-    <message>
-      <source>Largest error, if that is guaranteed</source>
-      <translation>Largest error, if that is guaranteed</translation>
     </message>
     <message>
       <source>Measure what was lost</source>
@@ -312,6 +316,10 @@ Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full reso
       <translation>no CRS</translation>
     </message>
     <message>
+      <source>Previews cannot be stored in {folder}: {reason}</source>
+      <translation>Previews cannot be stored in {folder}: {reason}</translation>
+    </message>
+    <message>
       <source>{scene} exists already. Replace it when the new one is complete?</source>
       <translation>{scene} exists already. Replace it when the new one is complete?</translation>
     </message>
@@ -340,12 +348,12 @@ Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full reso
       <translation>nodata {values}</translation>
     </message>
     <message>
-      <source>{psnr} in the preview</source>
-      <translation>{psnr} in the preview</translation>
+      <source>the source file has {size}</source>
+      <translation>the source file has {size}</translation>
     </message>
     <message>
-      <source>Previews cannot be stored in {folder}: {reason}</source>
-      <translation>Previews cannot be stored in {folder}: {reason}</translation>
+      <source>{psnr} in the preview</source>
+      <translation>{psnr} in the preview</translation>
     </message>
     <message>
       <source>Difference, {times} times</source>
@@ -366,36 +374,38 @@ Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full reso
     <message>
       <source>The LTCHM engine is not installed yet. It has a Python of its own (3.11 or newer). Type in a terminal:
   {creator} -m venv {folder}
-  {python} -m pip install ltchm-geo
+{install}
 QGIS finds it there. Is it somewhere else? Say so under Settings &gt; Options &gt; LTCHM.</source>
       <translation>The LTCHM engine is not installed yet. It has a Python of its own (3.11 or newer). Type in a terminal:
   {creator} -m venv {folder}
-  {python} -m pip install ltchm-geo
+{install}
 QGIS finds it there. Is it somewhere else? Say so under Settings &gt; Options &gt; LTCHM.</translation>
+    </message>
+    <message>
+      <source>In a checkout of ltchm_geo:
+  {interpreter} -m pip install .</source>
+      <translation>In a checkout of ltchm_geo:
+  {interpreter} -m pip install .</translation>
+    </message>
+    <message>
+      <source>This engine speaks protocol {theirs}, the plugin {ours}.</source>
+      <translation>This engine speaks protocol {theirs}, the plugin {ours}.</translation>
     </message>
     <message>
       <source>The LTCHM engine crashed ({reason}). Nothing was written.</source>
       <translation>The LTCHM engine crashed ({reason}). Nothing was written.</translation>
     </message>
     <message>
-      <source>{interpreter} has no LTCHM engine. Install it there:
-  {interpreter} -m pip install ltchm-geo
-or choose another Python under Settings &gt; Options &gt; LTCHM.</source>
-      <translation>{interpreter} has no LTCHM engine. Install it there:
-  {interpreter} -m pip install ltchm-geo
-or choose another Python under Settings &gt; Options &gt; LTCHM.</translation>
+      <source>{interpreter} has no LTCHM engine. Choose another Python under Settings &gt; Options &gt; LTCHM, or install the engine there.
+{install}</source>
+      <translation>{interpreter} has no LTCHM engine. Choose another Python under Settings &gt; Options &gt; LTCHM, or install the engine there.
+{install}</translation>
     </message>
     <message>
-      <source>{interpreter} does not answer as the LTCHM engine does (exit code {code}). Choose another Python under Settings &gt; Options &gt; LTCHM, or update the engine: {interpreter} -m pip install --upgrade ltchm-geo</source>
-      <translation>{interpreter} does not answer as the LTCHM engine does (exit code {code}). Choose another Python under Settings &gt; Options &gt; LTCHM, or update the engine: {interpreter} -m pip install --upgrade ltchm-geo</translation>
-    </message>
-    <message>
-      <source>The scene is complete, but it could not be measured: {reason}</source>
-      <translation>The scene is complete, but it could not be measured: {reason}</translation>
-    </message>
-    <message>
-      <source>{interpreter} cannot be started: {reason}. Choose the Python of the LTCHM engine under Settings &gt; Options &gt; LTCHM.</source>
-      <translation>{interpreter} cannot be started: {reason}. Choose the Python of the LTCHM engine under Settings &gt; Options &gt; LTCHM.</translation>
+      <source>{interpreter} does not answer as the LTCHM engine does (exit code {code}). Choose another Python under Settings &gt; Options &gt; LTCHM, or update the engine.
+{install}</source>
+      <translation>{interpreter} does not answer as the LTCHM engine does (exit code {code}). Choose another Python under Settings &gt; Options &gt; LTCHM, or update the engine.
+{install}</translation>
     </message>
     <message>
       <source>Update the engine.</source>
@@ -404,6 +414,14 @@ or choose another Python under Settings &gt; Options &gt; LTCHM.</translation>
     <message>
       <source>Update this plugin.</source>
       <translation>Update this plugin.</translation>
+    </message>
+    <message>
+      <source>The scene is complete, but it could not be measured: {reason}</source>
+      <translation>The scene is complete, but it could not be measured: {reason}</translation>
+    </message>
+    <message>
+      <source>{interpreter} cannot be started: {reason}. Choose the Python of the LTCHM engine under Settings &gt; Options &gt; LTCHM.</source>
+      <translation>{interpreter} cannot be started: {reason}. Choose the Python of the LTCHM engine under Settings &gt; Options &gt; LTCHM.</translation>
     </message>
     <message>
       <source>LTCHM {version} works.
@@ -450,8 +468,12 @@ Weights: {weights}</translation>
       <translation>Test of the LTCHM engine</translation>
     </message>
     <message>
-      <source>Python that has ltchm-geo</source>
-      <translation>Python that has ltchm-geo</translation>
+      <source>{weights} (and {count} older for old scenes)</source>
+      <translation>{weights} (and {count} older for old scenes)</translation>
+    </message>
+    <message>
+      <source>Python that has the LTCHM engine</source>
+      <translation>Python that has the LTCHM engine</translation>
     </message>
     <message>
       <source>Engine</source>
@@ -464,10 +486,6 @@ Weights: {weights}</translation>
     <message>
       <source>Opened scenes</source>
       <translation>Opened scenes</translation>
-    </message>
-    <message>
-      <source>This engine speaks protocol {theirs}, the plugin {ours}.</source>
-      <translation>This engine speaks protocol {theirs}, the plugin {ours}.</translation>
     </message>
     <message>
       <source>Compress layer...</source>
@@ -506,6 +524,10 @@ Weights: {weights}</translation>
       <translation>Compressing {layer}</translation>
     </message>
     <message>
+      <source>File</source>
+      <translation>File</translation>
+    </message>
+    <message>
       <source>{layer} (compressed)</source>
       <translation>{layer} (compressed)</translation>
     </message>
@@ -540,6 +562,10 @@ Weights: {weights}</translation>
     <message>
       <source>QGIS cannot read {scene} through the engine.</source>
       <translation>QGIS cannot read {scene} through the engine.</translation>
+    </message>
+    <message>
+      <source>The LTCHM engine was stopped.</source>
+      <translation>The LTCHM engine was stopped.</translation>
     </message>
     <message>
       <source>The LTCHM engine did not answer in time.</source>

@@ -12,6 +12,10 @@
       <translation>压缩影像 (*.ltchm)</translation>
     </message>
     <message>
+      <source>Compressed scenes (*.ltchm ltchm-manifest.json)</source>
+      <translation>压缩影像 (*.ltchm ltchm-manifest.json)</translation>
+    </message>
+    <message>
       <source>Device (auto, cpu, cuda, cuda:1); as in the options if empty</source>
       <translation>计算设备（auto、cpu、cuda、cuda:1）；留空则按选项设置</translation>
     </message>
@@ -52,6 +56,10 @@ The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over ba
 输出 BYTES、RATIO、BPP（每像素比特数，含全部波段）和 PSNR（各波段均值，单位 dB）都是数值，可用于模型。</translation>
     </message>
     <message>
+      <source>Largest error, if that is guaranteed</source>
+      <translation>最大误差（保证误差时）</translation>
+    </message>
+    <message>
       <source>Raster layer</source>
       <translation>栅格图层</translation>
     </message>
@@ -62,10 +70,6 @@ The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over ba
     <message>
       <source>Guarantee</source>
       <translation>保证</translation>
-    </message>
-    <message>
-      <source>Largest error, if that is guaranteed</source>
-      <translation>最大误差（保证误差时）</translation>
     </message>
     <message>
       <source>Measure what was lost</source>
@@ -312,6 +316,10 @@ Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full reso
       <translation>无坐标参考系</translation>
     </message>
     <message>
+      <source>Previews cannot be stored in {folder}: {reason}</source>
+      <translation>无法在 {folder} 中存储预览：{reason}</translation>
+    </message>
+    <message>
       <source>{scene} exists already. Replace it when the new one is complete?</source>
       <translation>{scene} 已存在。新文件完成后是否替换它？</translation>
     </message>
@@ -340,12 +348,12 @@ Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full reso
       <translation>无数据值 {values}</translation>
     </message>
     <message>
-      <source>{psnr} in the preview</source>
-      <translation>预览部分 {psnr}</translation>
+      <source>the source file has {size}</source>
+      <translation>源文件大小 {size}</translation>
     </message>
     <message>
-      <source>Previews cannot be stored in {folder}: {reason}</source>
-      <translation>无法在 {folder} 中存储预览：{reason}</translation>
+      <source>{psnr} in the preview</source>
+      <translation>预览部分 {psnr}</translation>
     </message>
     <message>
       <source>Difference, {times} times</source>
@@ -366,36 +374,38 @@ Bands are numbers from 1 such as 4,3,2; empty means all. Overview 0 is full reso
     <message>
       <source>The LTCHM engine is not installed yet. It has a Python of its own (3.11 or newer). Type in a terminal:
   {creator} -m venv {folder}
-  {python} -m pip install ltchm-geo
+{install}
 QGIS finds it there. Is it somewhere else? Say so under Settings &gt; Options &gt; LTCHM.</source>
       <translation>尚未安装 LTCHM 引擎。它使用独立的 Python（3.11 或更新版本）。请在终端中输入：
   {creator} -m venv {folder}
-  {python} -m pip install ltchm-geo
+{install}
 QGIS 会自动找到它。如果装在别处，请在“设置 &gt; 选项 &gt; LTCHM”中指定。</translation>
+    </message>
+    <message>
+      <source>In a checkout of ltchm_geo:
+  {interpreter} -m pip install .</source>
+      <translation>在 ltchm_geo 源代码目录中运行：
+  {interpreter} -m pip install .</translation>
+    </message>
+    <message>
+      <source>This engine speaks protocol {theirs}, the plugin {ours}.</source>
+      <translation>该引擎使用协议 {theirs}，插件使用协议 {ours}。</translation>
     </message>
     <message>
       <source>The LTCHM engine crashed ({reason}). Nothing was written.</source>
       <translation>LTCHM 引擎崩溃（{reason}）。没有写入任何内容。</translation>
     </message>
     <message>
-      <source>{interpreter} has no LTCHM engine. Install it there:
-  {interpreter} -m pip install ltchm-geo
-or choose another Python under Settings &gt; Options &gt; LTCHM.</source>
-      <translation>{interpreter} 中没有 LTCHM 引擎。请在其中安装：
-  {interpreter} -m pip install ltchm-geo
-或在“设置 &gt; 选项 &gt; LTCHM”中选择另一个 Python。</translation>
+      <source>{interpreter} has no LTCHM engine. Choose another Python under Settings &gt; Options &gt; LTCHM, or install the engine there.
+{install}</source>
+      <translation>{interpreter} 中没有 LTCHM 引擎。请在“设置 &gt; 选项 &gt; LTCHM”中选择另一个 Python，或在其中安装引擎。
+{install}</translation>
     </message>
     <message>
-      <source>{interpreter} does not answer as the LTCHM engine does (exit code {code}). Choose another Python under Settings &gt; Options &gt; LTCHM, or update the engine: {interpreter} -m pip install --upgrade ltchm-geo</source>
-      <translation>{interpreter} 的应答不像 LTCHM 引擎（退出代码 {code}）。请在“设置 &gt; 选项 &gt; LTCHM”中选择另一个 Python，或更新引擎：{interpreter} -m pip install --upgrade ltchm-geo</translation>
-    </message>
-    <message>
-      <source>The scene is complete, but it could not be measured: {reason}</source>
-      <translation>影像已完整写入，但无法测量：{reason}</translation>
-    </message>
-    <message>
-      <source>{interpreter} cannot be started: {reason}. Choose the Python of the LTCHM engine under Settings &gt; Options &gt; LTCHM.</source>
-      <translation>无法启动 {interpreter}：{reason}。请在“设置 &gt; 选项 &gt; LTCHM”中选择 LTCHM 引擎所用的 Python。</translation>
+      <source>{interpreter} does not answer as the LTCHM engine does (exit code {code}). Choose another Python under Settings &gt; Options &gt; LTCHM, or update the engine.
+{install}</source>
+      <translation>{interpreter} 的应答不像 LTCHM 引擎（退出代码 {code}）。请在“设置 &gt; 选项 &gt; LTCHM”中选择另一个 Python，或更新引擎。
+{install}</translation>
     </message>
     <message>
       <source>Update the engine.</source>
@@ -404,6 +414,14 @@ or choose another Python under Settings &gt; Options &gt; LTCHM.</source>
     <message>
       <source>Update this plugin.</source>
       <translation>请更新本插件。</translation>
+    </message>
+    <message>
+      <source>The scene is complete, but it could not be measured: {reason}</source>
+      <translation>影像已完整写入，但无法测量：{reason}</translation>
+    </message>
+    <message>
+      <source>{interpreter} cannot be started: {reason}. Choose the Python of the LTCHM engine under Settings &gt; Options &gt; LTCHM.</source>
+      <translation>无法启动 {interpreter}：{reason}。请在“设置 &gt; 选项 &gt; LTCHM”中选择 LTCHM 引擎所用的 Python。</translation>
     </message>
     <message>
       <source>LTCHM {version} works.
@@ -450,8 +468,12 @@ Python {python}，设备 {device}（{name}），协议 {protocol}
       <translation>测试 LTCHM 引擎</translation>
     </message>
     <message>
-      <source>Python that has ltchm-geo</source>
-      <translation>装有 ltchm-geo 的 Python</translation>
+      <source>{weights} (and {count} older for old scenes)</source>
+      <translation>{weights}（另有 {count} 个旧权重，用于旧影像）</translation>
+    </message>
+    <message>
+      <source>Python that has the LTCHM engine</source>
+      <translation>装有 LTCHM 引擎的 Python</translation>
     </message>
     <message>
       <source>Engine</source>
@@ -464,10 +486,6 @@ Python {python}，设备 {device}（{name}），协议 {protocol}
     <message>
       <source>Opened scenes</source>
       <translation>打开的影像</translation>
-    </message>
-    <message>
-      <source>This engine speaks protocol {theirs}, the plugin {ours}.</source>
-      <translation>该引擎使用协议 {theirs}，插件使用协议 {ours}。</translation>
     </message>
     <message>
       <source>Compress layer...</source>
@@ -506,6 +524,10 @@ Python {python}，设备 {device}（{name}），协议 {protocol}
       <translation>正在压缩 {layer}</translation>
     </message>
     <message>
+      <source>File</source>
+      <translation>文件</translation>
+    </message>
+    <message>
       <source>{layer} (compressed)</source>
       <translation>{layer}（已压缩）</translation>
     </message>
@@ -540,6 +562,10 @@ Python {python}，设备 {device}（{name}），协议 {protocol}
     <message>
       <source>QGIS cannot read {scene} through the engine.</source>
       <translation>QGIS 无法通过引擎读取 {scene}。</translation>
+    </message>
+    <message>
+      <source>The LTCHM engine was stopped.</source>
+      <translation>LTCHM 引擎已被停止。</translation>
     </message>
     <message>
       <source>The LTCHM engine did not answer in time.</source>
