@@ -374,7 +374,7 @@ def _destination(dst: str | os.PathLike[str] | None, name: str) -> Location:
     if dst is None:
         return _default_destination(name)
     path = locate(dst)
-    if isinstance(path, Path) and path.is_dir() and not is_folder(path):
+    if isinstance(path, Path) and os.path.isdir(path) and not is_folder(path):
         return path / _default_destination(name).name
     return path
 

@@ -132,7 +132,7 @@ def test_unusable_destinations(name: str, tiny: Path, tmp_path: Path) -> None:
         compress_raster(TOKYO, tmp_path / "file" / name)
     (tmp_path / "existing").mkdir()
     (tmp_path / "existing" / name).write_bytes(b"precious")
-    with refused(DestinationExistsError, "overwrite", tmp_path):
+    with refused(DestinationExistsError, "another name", tmp_path):
         compress_raster(TOKYO, tmp_path / "existing" / name)
     with refused(DestinationError, "cannot write", tmp_path):
         compress_raster(TOKYO, tmp_path / ("x" * 300 + name))
