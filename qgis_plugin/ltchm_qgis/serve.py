@@ -212,8 +212,10 @@ class Scenes(QObject):
         if self._hooks is not None:
             QgsPathResolver.removePathPreprocessor(self._hooks[0])
             QgsPathResolver.removePathWriter(self._hooks[1])
-            QgsProject.instance().layersAdded.disconnect(self._added)
-            QgsProject.instance().layersRemoved.disconnect(self._release)
+            # As qgis_process ends, its project went before, connections and all.
+            with contextlib.suppress(TypeError, RuntimeError):
+                QgsProject.instance().layersAdded.disconnect(self._added)
+                QgsProject.instance().layersRemoved.disconnect(self._release)
             self._hooks = None
         for layer, scene in list(self._layers()):
             _set_source(layer, scene)
