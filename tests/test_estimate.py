@@ -33,8 +33,7 @@ def test_coding_every_tile_gives_the_size_of_the_file(scene: Path, tmp_path: Pat
     found = estimate_raster(scene, quality=30, samples=10_000)
     assert found.sampled_tiles == found.tiles
     assert found.bytes == found.bytes_low == found.bytes_high
-    # The documents of a scene with twelve bands are some kilobytes larger than the usual.
-    assert abs(found.bytes - real.bytes) < 3500
+    assert abs(found.bytes - real.bytes) < 700  # documents differ with what there is to say
     assert found.raw_bytes == real.raw_bytes
     assert found.source_bytes == real.source_bytes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -35,6 +36,19 @@ def run(name: str, *arguments: str | Path) -> str:
     result = CliRunner().invoke(example(name).main, [str(a) for a in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
+
+
+def test_the_readmes_table_holds(tmp_path: Path) -> None:
+    """Size and PSNR of the bundled scene with the weights that come with the sources."""
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| ([\d,]+) \| [\d.]+ \| \*\*([\d.]+) dB\*\*", readme, re.MULTILINE)
+    told = {int(quality): (int(size.replace(",", "")), float(psnr)) for quality, size, psnr in rows}
+    assert len(told) == 5
+    scene = EXAMPLES / "data/farmland_rgbn.tif"
+    found = ltchm_geo.compress_raster(scene, tmp_path / "a.ltchm", quality=50, measure=True)
+    error = np.mean([10 ** (-psnr / 10) for psnr in found.psnr or ()])
+    assert found.bytes == pytest.approx(told[50][0], rel=0.005)
+    assert -10 * np.log10(error) == pytest.approx(told[50][1], abs=0.03)
 
 
 def test_compress(

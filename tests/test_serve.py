@@ -353,8 +353,14 @@ def test_raw_requests(data: bytes, status: int, server: SceneServer) -> None:
     assert len(re.findall(rb"HTTP/1\.1 \d{3} ", answer)) == 1  # nothing after it was taken for a second request
 
 
-@given(st.binary(max_size=300))
-def test_any_bytes_are_a_request_or_a_refusal(data: bytes) -> None:
+@given(st.binary(max_size=300), st.integers(0, len(_GOOD)), st.integers(0, 20))
+def test_any_bytes_are_a_request_or_a_refusal(odd: bytes, at: int, less: int) -> None:
+    """By themselves, and in the place of a few bytes of a good request."""
+    for data in (odd, _GOOD[:at] + odd + _GOOD[at + less :]):
+        _parsed_or_refused(data)
+
+
+def _parsed_or_refused(data: bytes) -> None:
     with contextlib.suppress(BadRequestError):
         parse_request(data)
 
