@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import DestinationExistsError, LtchmError, ObjectMissingError, ObjectStoreError, UsageError
+from .errors import DestinationExistsError, LtchmError, ObjectMissingError, ObjectStoreError, UsageError, installing
 from .location import ObjectUrl
 
 __all__ = ["ObjectClient", "Piece"]
@@ -168,9 +168,7 @@ class ObjectClient:
         try:
             yield
         except ImportError as error:
-            raise UsageError(
-                f'{self._root} needs obstore: pip install ".[cloud]" in a checkout of ltchm_geo'
-            ) from error
+            raise UsageError(f"{self._root} needs obstore: {installing('cloud')}") from error
         except Exception as error:
             if (found := _explain(error, f"{self._root}/{key}")) is None:
                 raise

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -35,11 +36,13 @@ from ._sink import (
     take_place,
 )
 from ._store import KEY
+from .errors import DestinationExistsError
 from .manifest import Record
 
-__all__ = ["ResumableSink", "discard_unfinished", "open_resumable_sink"]
+__all__ = ["ResumableSink", "discard_unfinished", "open_resumable_sink", "refuse_unfinished"]
 
 _PACKED_NAME = ".packed"
+_SHARD = re.compile(r"\d+/(g\d+|alpha|mask)/c/")
 
 
 def open_resumable_sink(
@@ -69,6 +72,19 @@ def discard_unfinished(path: Path) -> None:
     if is_left_over(part):
         with explained(path):
             _discard_staged(part, lock_file(part / LOCK_NAME, path))
+
+
+def refuse_unfinished(path: Path) -> None:
+    """DestinationExistsError where a run that is not going on from it would remove what an earlier one stored."""
+    part = part_of(path)
+    with explained(path):
+        journal = part / JOURNAL_NAME
+        lines = journal.read_text("utf-8", "replace").splitlines() if journal.is_file() else []
+    if shards := sum(_SHARD.match(_key(line)) is not None for line in lines):
+        raise DestinationExistsError(
+            f"{part} holds {shards} finished shards of a run that did not end: go on from them with --resume "
+            "(resume=True), or discard them with --overwrite (overwrite=True)"
+        )
 
 
 class ResumableSink(DirectorySink):
@@ -181,11 +197,15 @@ def _line(key: str, record: Record) -> str:
     return f"{record.sha256} {record.size} {key}"
 
 
+def _key(line: str) -> str:
+    return line.rpartition(" ")[2]
+
+
 def _sound_keys(part: Path, journal: list[str], identity: str) -> Iterator[tuple[str, Record]]:
     """The keys that the journal names and the folder holds, with the bytes that the journal means."""
     if journal[0] != identity:
         return
-    noted = {line.rpartition(" ")[2]: line for line in journal[1:]}  # the last word on a key counts
+    noted = {_key(line): line for line in journal[1:]}  # the last word on a key counts
     for key, line in noted.items():
         file = part / key
         if KEY.fullmatch(key) and file.is_file():

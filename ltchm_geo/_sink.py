@@ -11,7 +11,6 @@ import contextlib
 import errno
 import glob
 import os
-import re
 import secrets
 import shutil
 import tempfile
@@ -47,7 +46,6 @@ __all__ = [
     "open_sink",
     "part_of",
     "refuse_suffix",
-    "refuse_unfinished",
     "remove_scene",
     "replacing",
     "scratch_for",
@@ -59,7 +57,6 @@ __all__ = [
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same content gives the same file, whenever it is written
 LOCK_NAME, JOURNAL_NAME = ".lock", ".journal"  # the latter is `_resumable_sink`'s
-_SHARD = re.compile(r" \d+/(g\d+|alpha|mask)/c/")  # in a line of the journal
 _REPLACED = ".old-"  # and something unique; what a folder is called once it is to be replaced
 MARKER = "zarr.json"
 
@@ -114,19 +111,6 @@ def check_destination(path: Location, overwrite: bool) -> None:
             for replaced in path.parent.glob(f"{glob.escape(path.name)}{_REPLACED}*"):
                 advice = "remove it" if path.exists() else "give it its name back, or remove it"
                 warnings.warn(f"{replaced} is what {path.name} was before a run was killed: {advice}", stacklevel=2)
-
-
-def refuse_unfinished(path: Path) -> None:
-    """DestinationExistsError where a run that is not going on from it would remove what an earlier one stored."""
-    part = part_of(path)
-    with explained(path):
-        journal = part / JOURNAL_NAME
-        lines = journal.read_text("utf-8", "replace").splitlines() if journal.is_file() else []
-    if shards := sum(_SHARD.search(line) is not None for line in lines):
-        raise DestinationExistsError(
-            f"{part} holds {shards} finished shards of a run that did not end: go on from them with --resume "
-            "(resume=True), or discard them with --overwrite (overwrite=True)"
-        )
 
 
 def refuse_suffix(path: Location, suffixes: Collection[str], what: str, right: str) -> None:

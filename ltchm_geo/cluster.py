@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from .cluster_worker import RemoteShard, code_remotely
-from .errors import ClusterError, UsageError
+from .errors import ClusterError, UsageError, installing
 from .overviews import PixelSource
 from .raster import Source
 from .shard_coder import CodedShard, LevelPlan, ShardPixels
@@ -59,9 +59,7 @@ def connected(client: Client | str) -> Iterator[Client]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise UsageError(
-            'clusters need dask.distributed: pip install ".[cluster]" in a checkout of ltchm_geo'
-        ) from error
+        raise UsageError(f"clusters need dask.distributed: {installing('cluster')}") from error
     if isinstance(client, Client):
         yield client
         return

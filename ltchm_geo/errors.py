@@ -151,3 +151,8 @@ class DeviceError(LtchmError, RuntimeError):
     """The asked-for device is not there, or has too little memory."""
 
     exit_code = 2
+
+
+def installing(extra: str) -> str:
+    """What to do where a package is missing that one of the optional parts needs."""
+    return f'pip install ".[{extra}]" in a checkout of ltchm_geo'

@@ -18,15 +18,20 @@ _SAME = 1e-6  # pixels
 
 def has_spatial_dims(array: xr.DataArray) -> bool:
     """Whether an array has rows and columns by known names."""
-    return any({rows, columns} <= {*array.dims} for rows, columns in _AXES)
+    return _found_dims(array) is not None
 
 
 def spatial_dims(array: xr.DataArray, name: str) -> tuple[str, str]:
     """Dimensions of rows and columns. UsageError when there are none."""
-    for rows, columns in _AXES:
-        if rows in array.dims and columns in array.dims:
-            return rows, columns
-    raise UsageError(f"{name}: {array.name or 'the array'} has dimensions {array.dims}: rename rows to y, columns to x")
+    found = _found_dims(array)
+    if found is None:
+        what = array.name or "the array"
+        raise UsageError(f"{name}: {what} has dimensions {array.dims}: rename rows to y, columns to x")
+    return found
+
+
+def _found_dims(array: xr.DataArray) -> tuple[str, str] | None:
+    return next((axes for axes in _AXES if {*axes} <= {*array.dims}), None)
 
 
 def read_georef(src: xr.DataArray | xr.Dataset, array: xr.DataArray, name: str) -> dict[str, Any]:

@@ -31,13 +31,9 @@ from .types import PixelBox, Shape2d
 __all__ = ["GeotiffWriter", "create_geotiff"]
 
 #: GDAL's creation options but those that would cut pixels or leave them out, and those that write further files.
-_OPTIONS = frozenset(
-    (
-        *("bigtiff", "blockxsize", "blockysize", "compress", "endianness", "interleave", "photometric", "tiled"),
-        *("jpeg_quality", "lzma_preset", "max_z_error", "predictor", "webp_level", "webp_lossless", "zlevel"),
-        *("zstd_level", "geotiff_keys_flavor", "geotiff_version"),
-    )
-)
+_OPTIONS = {"bigtiff", "blockxsize", "blockysize", "compress", "endianness", "interleave", "photometric", "tiled"}
+_OPTIONS |= {"jpeg_quality", "lzma_preset", "max_z_error", "predictor", "webp_level", "webp_lossless", "zlevel"}
+_OPTIONS |= {"zstd_level", "geotiff_keys_flavor", "geotiff_version"}
 _PREDICTABLE = ("deflate", "lzw", "zstd")
 _SIDECARS = (".aux.xml", ".ovr", ".msk")  # GDAL reads these along with a file of the same name
 _FULL_BELOW = 1 << 20  # bytes free; a file system reports "full" with a little left

@@ -80,7 +80,7 @@ def preview(
         from .scene_decoder import SceneDecoder  # which the stored one can do without
 
         decoder = SceneDecoder(reader, device, allow_damaged=allow_damaged)
-        picture = _render_level(decoder, chosen, size, progress)
+        picture = _render_level(decoder, chosen, size, look, progress)
         return _to_image(_fit(picture, size, shape, look))
 
 
@@ -101,12 +101,11 @@ def _coarsest(meta: SceneMeta, size: int) -> int:
     return max((level for level in meta.pyramid if max(meta.pyramid_shape(level)) >= size), default=0)
 
 
-def _render_level(decoder: SceneDecoder, level: int, size: int, progress: Progress | None) -> NDArray[np.uint8]:
+def _render_level(decoder: SceneDecoder, level: int, size: int, look: Look, progress: Progress | None) -> Picture:
     """A level as a picture of at least `size` pixels, decoded and reduced shard by shard."""
     from .schedule import Ticker
 
-    meta, look = decoder.meta, Look.of(decoder.meta)
-    bands, reduce = look.bands, most_frequent if look.classes else average
+    meta, bands, reduce = decoder.meta, look.bands, most_frequent if look.classes else average
     shape = meta.pyramid_shape(level)
     factor = min(MAX_STEP, preview_factor(shape, size))
     pixels = np.empty((len(bands), *reduced(shape, factor)), meta.dtype)

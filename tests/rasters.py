@@ -54,6 +54,17 @@ def write_tif(
     return path
 
 
+def write_classes(path: Path, classes: Pixels, colors: dict[int, tuple[int, ...]] | None, **profile: Any) -> Path:
+    """A GeoTIFF of classes (1, h, w): with a table of colours, or without, and then said to be thematic."""
+    write_tif(path, classes, photometric="palette" if colors else "MINISBLACK", **profile)
+    with rasterio.open(path, "r+") as dataset:
+        if colors:
+            dataset.write_colormap(1, colors)
+        else:
+            dataset.update_tags(1, LAYER_TYPE="thematic")
+    return path
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
     with warnings.catch_warnings():

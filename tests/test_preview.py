@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 from decodable import DECODABLE, pixels, write_decodable
 from rasterio.enums import Resampling
-from rasters import CHIAPAS, DRONE, opened, smooth, write_tif
+from rasters import CHIAPAS, DRONE, opened, smooth, write_classes, write_tif
 
 import ltchm_geo
 from ltchm_geo import compress_raster, quicklook
@@ -96,12 +95,7 @@ def test_classes_are_not_mixed(table: bool, tmp_path: Path) -> None:
     """3000 pixels: a preview is made of factor 4, then reduced to 512."""
     classes = np.random.default_rng(1).choice(np.array([2, 3, 7, 0], np.uint8), (1, 30, 3000))
     colors = {value: (30 * value, 0, 255 - value, 255) for value in range(10)}
-    source = write_tif(tmp_path / "a.tif", classes, nodata=0, photometric="palette" if table else "MINISBLACK")
-    with rasterio.open(source, "r+") as dataset:
-        if table:
-            dataset.write_colormap(1, colors)
-        else:
-            dataset.update_tags(1, LAYER_TYPE="thematic")
+    source = write_classes(tmp_path / "a.tif", classes, colors if table else None, nodata=0)
     expected = [colors[value][:3] for value in (2, 3, 7)] if table else [(0,) * 3, (51,) * 3, (255,) * 3]
     path = compress_raster(source, lossless=True, preview=True, overviews=False).path
     found = ltchm_geo.preview(path, 512, level=0)

@@ -31,7 +31,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
-from rasters import CHIAPAS, DRONE, FARMLAND, masks_of, pixels_of, write_tif
+from rasters import CHIAPAS, DRONE, FARMLAND, masks_of, pixels_of, write_classes, write_tif
 
 import ltchm_geo
 from ltchm_geo import server as server_module
@@ -724,18 +724,8 @@ def test_a_scene_whose_south_is_up(tmp_path: Path) -> None:
 def test_classes_are_not_mixed(table: bool, tmp_path: Path) -> None:
     classes = np.random.default_rng(1).choice(np.array([2, 3, 7], np.uint8), (1, 300, 500))
     colors = {value: (30 * value, 0, 255 - value, 255) for value in range(10)}
-    source = write_tif(
-        tmp_path / "a.tif",
-        classes,
-        crs=rasterio.crs.CRS.from_epsg(4326),
-        transform=rasterio.Affine(0.04, 0, 5, 0, -0.04, 52),
-        photometric="palette" if table else "MINISBLACK",
-    )
-    with rasterio.open(source, "r+") as dataset:
-        if table:
-            dataset.write_colormap(1, colors)
-        else:
-            dataset.update_tags(1, LAYER_TYPE="thematic")
+    place = {"crs": rasterio.crs.CRS.from_epsg(4326), "transform": rasterio.Affine(0.04, 0, 5, 0, -0.04, 52)}
+    source = write_classes(tmp_path / "a.tif", classes, colors if table else None, **place)
     expected = [colors[value][:3] for value in (2, 3, 7)] if table else [(0,) * 3, (51,) * 3, (255,) * 3]
     with serving([ltchm_geo.compress_raster(source, lossless=True).path]) as found:
         for zoom in (5, 8):

@@ -112,16 +112,14 @@ def _named(
 
 def _files(folder: str, include: Sequence[str], exclude: Sequence[str], skip: Path | None) -> Iterator[str]:
     for where, folders, names in os.walk(folder, onerror=_refuse):
-        below = os.path.relpath(where, folder)
+        below = Path(os.path.relpath(where, folder))
         folders[:] = sorted(
             name
             for name in folders
-            if not (
-                _left_out(Path(where, name), skip) or _matches(os.path.normpath(os.path.join(below, name)), exclude)
-            )
+            if not _left_out(Path(where, name), skip) and not _matches(str(below / name), exclude)
         )
         for name in sorted(names):
-            path = os.path.normpath(os.path.join(below, name))
+            path = str(below / name)
             wanted = _matches(path, include) if include else Path(name).suffix.lower() in RASTER_SUFFIXES
             if wanted and not name.startswith(".") and not _matches(path, exclude) and not _is_scene_name(name):
                 yield path

@@ -212,8 +212,7 @@ def _geometry(path: Location) -> dict[str, Any]:
 
 def _union(boxes: Sequence[Sequence[float]]) -> list[float]:
     """The smallest box around all. One across the antimeridian has its west east of its east (RFC 7946, 5.2)."""
-    arcs = [arc for west, _, east, _ in boxes for arc in _within_world(west, east)]
-    arcs.sort()
+    arcs = sorted(arc for west, _, east, _ in boxes for arc in _within_world(west, east))
     first, reach, last = *arcs[0], max(east for _, east in arcs)
     gap, west, east = first + 360 - last, first, last
     for start, end in arcs:

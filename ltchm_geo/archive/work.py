@@ -13,7 +13,7 @@ from typing import Any
 from .._resumable_sink import discard_unfinished
 from .._sink import checking_place
 from ..checked import verify_scene
-from ..compress import compress_scene, measure_scene
+from ..compress import CompressResult, compress_scene, measure_scene
 from ..errors import (
     AlreadyCompressedError,
     ArchiveError,
@@ -28,7 +28,7 @@ from ..errors import (
     WeightsError,
 )
 from ..fingerprint import fingerprint, is_remote
-from ..inspection import info, verify
+from ..inspection import SceneInfo, info, verify
 from ..location import Location
 from ..raster import Source, open_source
 from ..schedule import Progress, worker_count
@@ -39,6 +39,8 @@ from .space import Space
 from .target import Target
 
 __all__ = ["SceneMaker", "SourceChangedError", "explain", "is_fatal", "is_no_failure", "may_pass"]
+
+_Measured = tuple[tuple[float, ...] | None, tuple[float, ...] | None]  # PSNR and largest error by band
 
 
 class SourceChangedError(SourceReadError):
@@ -95,24 +97,11 @@ class SceneMaker:
             with open_source(scene.source, self.settings.purpose) as source:
                 measured = self._look_at(source, path, measure=self.settings.measure)
                 found, size = info(path), source.nbytes_file
-            return self._finished(
-                replace(
-                    scene,
-                    source_bytes=size,
-                    raw_bytes=found.raw_bytes,
-                    bytes=found.bytes,
-                    bpp=found.bpp,
-                    psnr=measured[0],
-                    max_error=measured[1],
-                    seconds=None,
-                )
-            )
+            return self._finished(scene, found, size, measured, None)
         except Exception:  # it is made anew; what is wrong with more than the scene shows again then
             return None
 
-    def _look_at(
-        self, source: Source, path: Location, *, measure: bool
-    ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    def _look_at(self, source: Source, path: Location, *, measure: bool) -> _Measured:
         """Verify and measure a scene that has its name already, as the settings ask for."""
         if self.settings.verify:
             verify_scene(source, path, self.settings)
@@ -150,18 +139,9 @@ class SceneMaker:
                     raise SourceChangedError(
                         f"{scene.source} changed while it was compressed: wait until it is at rest"
                     )
-                finished = self._finished(
-                    replace(
-                        scene,
-                        source_bytes=result.source_bytes,
-                        raw_bytes=result.raw_bytes,
-                        bytes=result.bytes,
-                        bpp=result.bpp,
-                        psnr=psnr or result.psnr,
-                        max_error=max_error or result.max_error,
-                        seconds=round(time.perf_counter() - began, 3),
-                    )
-                )
+                measured = (psnr or result.psnr, max_error or result.max_error)
+                seconds = round(time.perf_counter() - began, 3)
+                finished = self._finished(scene, result, result.source_bytes, measured, seconds)
             except BaseException:  # or the next attempt would take it for somebody else's file
                 self.target.remove(scene.result)
                 raise
@@ -169,9 +149,24 @@ class SceneMaker:
             self.space.learn(result.raw_bytes, result.bytes)
         return finished
 
-    def _finished(self, scene: SceneRecord) -> SceneRecord:
+    def _finished(
+        self,
+        scene: SceneRecord,
+        made: CompressResult | SceneInfo,
+        source_bytes: int | None,
+        measured: _Measured,
+        seconds: float | None,
+    ) -> SceneRecord:
+        psnr, max_error = measured
         return replace(
             scene,
+            source_bytes=source_bytes,
+            raw_bytes=made.raw_bytes,
+            bytes=made.bytes,
+            bpp=made.bpp,
+            psnr=psnr,
+            max_error=max_error,
+            seconds=seconds,
             state="done",
             error=None,
             passing=False,

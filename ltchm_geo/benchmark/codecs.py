@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ltchm_geo.errors import UsageError
+from ltchm_geo.errors import UsageError, installing
 
 __all__ = ["NAMES", "Codec", "Coded", "Files", "by_band", "code", "codec", "install_hint"]
 
@@ -106,7 +106,7 @@ def install_hint(module: str, distribution: str) -> str | None:
     """What to install if a module is not there; None if it is."""
     if find_spec(module) is not None:
         return None
-    return f'needs {distribution}: pip install ".[bench]" in a checkout of ltchm_geo'
+    return f"needs {distribution}: {installing('bench')}"
 
 
 # --- by name ---------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from ltchm_geo.baselines import attention_modules, registry
 from ltchm_geo.benchmark.environment import environment
 from ltchm_geo.benchmark.output import markdown_table
 from ltchm_geo.benchmark.paper import paper_table
+from ltchm_geo.errors import installing
 from ltchm_geo.nn.attention import DAM
 from ltchm_geo.nn.complexity import Cost, count_complexity, count_cost
 from ltchm_geo.nn.config import ModelConfig
@@ -54,7 +55,7 @@ def thop_hint() -> str | None:
     """What to do for thop's counts; None if they can be had."""
     if find_spec("thop"):
         return None
-    return 'thop is not installed, so its counts are left out: pip install ".[bench]" in a checkout of ltchm_geo'
+    return f"thop is not installed, so its counts are left out: {installing('bench')}"
 
 
 def _meta(*shapes: tuple[int, ...]) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltchm_geo.benchmark.results import ANCHORS, RdResult
-from ltchm_geo.errors import UsageError
+from ltchm_geo.errors import UsageError, installing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,7 +145,7 @@ def _axes(ylabel: str) -> Iterator[tuple[Axes, list[str]]]:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UsageError('plots need matplotlib: pip install ".[bench]" in a checkout of ltchm_geo') from error
+        raise UsageError(f"plots need matplotlib: {installing('bench')}") from error
     drawn: list[str] = []
     settings: Any = {**_SETTINGS, "svg.hashsalt": ylabel}
     with rc_context(settings):

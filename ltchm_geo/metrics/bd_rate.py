@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ltchm_geo.errors import UsageError
+from ltchm_geo.errors import UsageError, installing
 
 __all__ = ["MIN_OVERLAP", "bd_problem", "bd_psnr", "bd_rate"]
 
@@ -95,9 +95,7 @@ def _delta(function: str, anchor: Curve, test: Curve) -> float:
     try:
         import bjontegaard
     except ImportError as error:
-        raise UsageError(
-            'BD-rates need the package bjontegaard: pip install ".[bench]" in a checkout of ltchm_geo'
-        ) from error
+        raise UsageError(f"BD-rates need the package bjontegaard: {installing('bench')}") from error
     columns: list[Any] = [np.array(column) for curve in (anchor, test) for column in zip(*_points(curve), strict=True)]
     # min_overlap=0 silences its warning: the overlap was judged above.
     options = {"method": "akima", "require_matching_points": False, "min_overlap": 0}

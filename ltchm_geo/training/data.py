@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltchm_geo.errors import UsageError
+from ltchm_geo.errors import UsageError, installing
 
 Image = np.ndarray  # (H, W, bands) uint8 or uint16
 
@@ -159,9 +159,7 @@ def load_pools(paths: Sequence[Path], device: torch.device, *, threads: int = 4)
         A path is missing or holds no usable image, or there is no decoder for packs.
     """
     if any(path.suffix == ".tar" for path in paths) and find_spec("pillow_jxl") is None:
-        raise UsageError(
-            'training packs need the package pillow-jxl-plugin: pip install ".[train]" in a checkout of ltchm_geo'
-        )
+        raise UsageError(f"training packs need the package pillow-jxl-plugin: {installing('train')}")
     kinds: dict[tuple[str, int], list[tuple[str, Image]]] = {}
     for path in paths:
         for name, image in _read_tar(path, threads) if path.suffix == ".tar" else _read_raster(path):

@@ -13,9 +13,8 @@ from torch import Tensor
 from ltchm_geo.components import MIXING
 from ltchm_geo.training.augment import Draw
 
-#: Orthonormal: what three bands share, and two ways in which they differ.
-_SHARED = torch.ones(3) / 3**0.5
-_DIFFERENT = torch.tensor([[1.0, -1.0, 0.0], [1.0, 1.0, -2.0]]) / torch.tensor([[2.0], [6.0]]).sqrt()
+#: Orthonormal: in its columns, what three bands share, and two ways in which they differ.
+_BASIS = torch.from_numpy(MIXING[3]).float()
 #: How much of what bands share stays in three planes that are left: they are never of two components only.
 _LEFT = 0.1
 _ONE_BAND, _STRONGEST, _WEAK = 0.3, 0.6, 0.75  # bounds of the four kinds among crops that become planes
@@ -32,16 +31,11 @@ def as_planes(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """
     draw = Draw(len(x), x.device, generator)
     chosen, kind = draw.chance(share), draw.between(0.0, 1.0)
-    one = _mixed(x, draw.weights())
+    one = (x * draw.weights()).sum(1, keepdim=True)
     planes = torch.where(kind < _STRONGEST, _strongest(one, draw), _weak(x, draw))
     planes = torch.where(kind < _ONE_BAND, one.expand_as(x), planes)
     planes = torch.where(kind < _WEAK, planes, _left(x, draw))
     return torch.where(chosen, planes, x)
-
-
-def _mixed(x: Tensor, weights: Tensor) -> Tensor:
-    """(B, 1, S, S) of (B, 3, S, S), by weights (B, 3, 1, 1)."""
-    return (x * weights).sum(1, keepdim=True)
 
 
 def _strongest(one: Tensor, draw: Draw) -> Tensor:
@@ -50,21 +44,21 @@ def _strongest(one: Tensor, draw: Draw) -> Tensor:
     return (_MIDDLE + torch.exp2(draw.between(0.0, 1.6)) * (one - near)).expand(-1, 3, -1, -1)
 
 
-def _differences(x: Tensor, draw: Draw) -> Tensor:
-    """Two components (B, 2, S, S) without common brightness, of random directions, about their crop's mean."""
+def _components(x: Tensor, draw: Draw) -> Tensor:
+    """Common brightness and two differences (B, 3, S, S) of random directions, about their crop's mean."""
+    shared, *others = torch.einsum("ki,bkhw->bihw", _BASIS.to(x.device), x).split(1, dim=1)
     angle = draw.between(0.0, 6.2832)
-    turn = torch.cat([angle.cos(), angle.sin(), -angle.sin(), angle.cos()], dim=1).view(-1, 2, 2)
-    found = torch.einsum("bij,jk,bkhw->bihw", turn, _DIFFERENT.to(x.device), x)
+    turned = others[0] * angle.cos() + others[1] * angle.sin(), others[1] * angle.cos() - others[0] * angle.sin()
+    found = torch.cat([shared, *turned], dim=1)
     return found - found.mean((2, 3), keepdim=True)
 
 
 def _weak(x: Tensor, draw: Draw) -> Tensor:
     gain = torch.exp2(draw.between(*_GAIN))
-    return (_MIDDLE + gain * _differences(x, draw)[:, :1]).expand(-1, 3, -1, -1)
+    return (_MIDDLE + gain * _components(x, draw)[:, 1:2]).expand(-1, 3, -1, -1)
 
 
 def _left(x: Tensor, draw: Draw) -> Tensor:
-    shared = torch.einsum("k,bkhw->bhw", _SHARED.to(x.device), x)[:, None]
-    components = torch.cat([_differences(x, draw), _LEFT * (shared - shared.mean((2, 3), keepdim=True))], dim=1)
-    mixing = torch.from_numpy(MIXING[3]).to(x)
-    return _MIDDLE + torch.exp2(draw.between(*_GAIN)) * torch.einsum("ij,bjhw->bihw", mixing, components)
+    shared, first, second = _components(x, draw).split(1, dim=1)
+    mixed = torch.einsum("ij,bjhw->bihw", _BASIS.to(x.device), torch.cat([first, second, _LEFT * shared], dim=1))
+    return _MIDDLE + torch.exp2(draw.between(*_GAIN)) * mixed
