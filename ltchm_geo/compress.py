@@ -112,6 +112,7 @@ def compress_raster(
     target_psnr: float | None = None,
     target_bpp: float | None = None,
     target_ratio: float | None = None,
+    nodata: float | None = None,
     model: str | None = None,
     device: str = "auto",
     tile_size: int = DEFAULT_TILE,
@@ -155,6 +156,10 @@ def compress_raster(
         Instead, find the quality that gives this PSNR (in dB, the mean over the bands of what `measure` reports), size
         in bits per pixel position, or ratio of uncompressed to compressed size. Sizes are hit within 2 % (PSNR: within
         2 % or 0.2 dB), or a UsageError says what can be reached. The scene is coded a few times.
+    nodata : float, optional
+        What pixels without data hold, in all bands but alpha, if the raster does not say so, or something else: the
+        black around many scenes is 0. Such pixels come back exactly, cost next to nothing and do not count in any
+        measure; the restored raster declares the value. Not for xarray objects, which have attributes for it.
     model : str, optional
         Weights by tag, SHA-256 or path. Default: the installed default.
     device : str
@@ -228,6 +233,7 @@ def compress_raster(
         target_psnr=target_psnr,
         target_bpp=target_bpp,
         target_ratio=target_ratio,
+        nodata=nodata,
         model=model,
         device=device,
         tile_size=tile_size,
@@ -243,7 +249,7 @@ def compress_raster(
         resume=resume,
         workers=workers,
     )
-    with open_source(src, settings.purpose) as source:
+    with open_source(src, settings.purpose, settings.nodata) as source:
         path = _destination(dst, source.name)
         return compress_scene(source, path, settings, progress=progress, client=client, written=written)
 

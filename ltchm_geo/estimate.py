@@ -111,6 +111,7 @@ def estimate_raster(
     lambda_: float | None = None,
     lossless: bool = False,
     max_error: float | Sequence[float] | None = None,
+    nodata: float | None = None,
     model: str | None = None,
     device: str = "auto",
     tile_size: int = DEFAULT_TILE,
@@ -129,7 +130,7 @@ def estimate_raster(
 
     Parameters
     ----------
-    src, quality, lambda_, lossless, max_error, model, device, tile_size, overviews, decorrelate
+    src, quality, lambda_, lossless, max_error, nodata, model, device, tile_size, overviews, decorrelate
         As in `compress_raster`.
     window : (row, column, height, width), optional
         What to restore, at most 2048 pixels a side. Default: 512 x 512 pixels in the middle.
@@ -153,6 +154,7 @@ def estimate_raster(
         lambda_=lambda_,
         lossless=lossless,
         max_error=as_tuple(max_error),
+        nodata=nodata,
         model=model,
         device=device,
         tile_size=tile_size,
@@ -179,7 +181,7 @@ def estimate_scene(
     if samples < 1:
         raise UsageError("samples must be at least 1")
     check_place(window, bounds)
-    with open_source(src, settings.purpose) as source:
+    with open_source(src, settings.purpose, settings.nodata) as source:
         folder = None if images is None else _made(Path(images))
         aimed = None if bounds is None else _middle_of(bounds, source)
         box = aimed or _window_box(window, source)

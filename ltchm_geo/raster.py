@@ -26,7 +26,7 @@ from .errors import AlreadyCompressedError, SourceError, SourceReadError, Unsupp
 from .georef import BandInfo, alpha_band
 from .georef_rasterio import quiet_open, read_bands, read_georef
 from .geotiff import GeotiffWriter, create_geotiff
-from .source import MaskKind, Purpose, Source, mask_kind
+from .source import MaskKind, Purpose, Source, declare_nodata, mask_kind
 from .source_files import files_behind
 from .types import EXACT_DTYPES, MAX_PIXELS, MAX_SIDE, PIXEL_DTYPES, PixelBox, Shape2d
 
@@ -44,7 +44,9 @@ _LOSSLESS_ADVICE = "compress it with --lossless (lossless=True)"
 
 
 @contextlib.contextmanager
-def open_source(src: str | os.PathLike[str] | Any, purpose: Purpose = "lossy") -> Iterator[Source]:
+def open_source(
+    src: str | os.PathLike[str] | Any, purpose: Purpose = "lossy", nodata: float | None = None
+) -> Iterator[Source]:
     """Open a raster for compression.
 
     Parameters
@@ -55,9 +57,13 @@ def open_source(src: str | os.PathLike[str] | Any, purpose: Purpose = "lossy") -
     purpose : "lossy", "bounded" or "exact"
         What is to be done with the pixels. Classes, palettes and flags must be coded exactly; integers of other widths
         than the network knows, exactly or within a bound.
+    nodata : float, optional
+        What pixels without data hold, in all bands, whatever the raster declares.
 
     Raises
     ------
+    UsageError
+        If no pixel can hold `nodata`; or `src` is an xarray object, which says itself what marks its holes.
     SourceError
         If there is no raster at `src`.
     UnsupportedRasterError, AlreadyCompressedError
@@ -66,12 +72,14 @@ def open_source(src: str | os.PathLike[str] | Any, purpose: Purpose = "lossy") -
     if _is_xarray(src):
         from .array_source import ArraySource
 
+        if nodata is not None:
+            raise UsageError("nodata is for rasters: an array says it itself, as attrs['_FillValue']")
         yield ArraySource(src, purpose)
         return
     handles = _ThreadHandles(os.fspath(src)) if isinstance(src, str | os.PathLike) else _SharedHandle(src)
     try:
         with handles.dataset() as dataset:
-            source = _RasterSource(dataset, handles, purpose)
+            source = _RasterSource(dataset, handles, purpose, nodata)
         yield source
     finally:
         handles.close()
@@ -85,12 +93,14 @@ def _is_xarray(src: object) -> TypeGuard[xr.DataArray | xr.Dataset]:
 class _RasterSource(Source):
     """An open raster; see `Source`."""
 
-    def __init__(self, dataset: Any, handles: _Handles, purpose: Purpose):
+    def __init__(self, dataset: Any, handles: _Handles, purpose: Purpose, nodata: float | None):
         self.name = str(dataset.name)
         _refuse_unsuitable(dataset, self.name, purpose)
         self.shape = Shape2d(dataset.height, dataset.width)
         self.dtype = np.dtype(dataset.dtypes[0])
         self.bands = read_bands(dataset)
+        if nodata is not None:
+            self.bands = declare_nodata(self.bands, nodata, self.dtype, self.name)
         problem = _class_problem(dataset, self.bands)
         if purpose != "exact" and problem is not None:
             raise UnsupportedRasterError(f"{self.name} {problem}")
@@ -268,7 +278,7 @@ def _refuse_differing_nodata(bands: Sequence[BandInfo], name: str) -> None:
     if len(nodata) > 1:
         raise UnsupportedRasterError(
             f"{name} has different nodata values per band ({', '.join(sorted(nodata))}): "
-            "give all bands the same with gdal_translate -a_nodata, or split it by band"
+            "say with --nodata (nodata=...) which it is for all of them, or split it by band"
         )
 
 
@@ -291,7 +301,8 @@ def _class_problem(dataset: Any, bands: Sequence[BandInfo]) -> str | None:
 def _mask_kind(dataset: Any, bands: Sequence[BandInfo], alpha: int | None) -> MaskKind:
     flags = dataset.mask_flag_enums[1 if alpha == 0 else 0]
     mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-    return mask_kind(np.dtype(dataset.dtypes[0]), bands[0].nodata, alpha=alpha is not None, mask=mask)
+    nodata = bands[1 if alpha == 0 else 0].nodata
+    return mask_kind(np.dtype(dataset.dtypes[0]), nodata, alpha=alpha is not None, mask=mask)
 
 
 def _size_on_disk(dataset: Any) -> int | None:

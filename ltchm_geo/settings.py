@@ -22,7 +22,10 @@ DEFAULT_QUALITY = 50
 #: What says how good the pixels are to be; each says it alone.
 _AIMS = ("quality", "lambda_", "lossless", "max_error", "target_psnr", "target_bpp", "target_ratio")
 #: What has to be a number, or several.
-_NUMBERS = ("quality", "lambda_", "max_error", "target_psnr", "target_bpp", "target_ratio", "overview_quality")
+_NUMBERS = (
+    *("quality", "lambda_", "max_error", "target_psnr", "target_bpp", "target_ratio", "overview_quality"),
+    "nodata",
+)
 _FLAGS = ("lossless", "overwrite", "measure", "verify", "resume", "decorrelate")
 _FLAGS_OR_DEFAULT = ("preview", "seamless")
 #: Whole numbers, and the least and greatest they may be; `None` where there is a default.
@@ -74,6 +77,7 @@ class CompressSettings:
     target_psnr: float | None = None
     target_bpp: float | None = None
     target_ratio: float | None = None
+    nodata: float | None = None
     model: str | None = None
     device: str = "auto"
     tile_size: int = DEFAULT_TILE
@@ -98,6 +102,8 @@ class CompressSettings:
         given = aims(vars(self))
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given).replace('lambda_', 'lambda')} exclude each other: give one of them")
+        if self.nodata is not None and not math.isfinite(self.nodata):
+            raise UsageError(f"nodata must be a finite number, not {self.nodata}: NaN marks holes in any case")
         level_of(self.quality, self.lambda_)
         level_of(self.overview_quality, None)
         _check_bounds(self.max_error)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .georef import BandInfo, Georef, Number
+from .errors import UsageError
+from .georef import BandInfo, Georef, Number, native_nodata
+from .masks import representable
 from .source_files import Files
 from .types import PixelBox, Shape2d
 
-__all__ = ["MaskKind", "Purpose", "Source", "mask_kind"]
+__all__ = ["MaskKind", "Purpose", "Source", "declare_nodata", "mask_kind"]
 
 MaskKind = Literal["none", "nodata", "alpha", "mask", "nan"]
 #: What is to be done with the pixels: code them lossily, within a bound, or exactly. Each takes more rasters.
@@ -98,3 +101,17 @@ def mask_kind(dtype: np.dtype[Any], nodata: Number | None, *, alpha: bool, mask:
     if nodata is not None and not math.isnan(nodata):
         return "nodata"
     return "nan" if dtype.kind == "f" else "none"
+
+
+def declare_nodata(bands: Sequence[BandInfo], nodata: Number, dtype: np.dtype[Any], name: str) -> tuple[BandInfo, ...]:
+    """The bands of a raster with this nodata value, but for alpha, whatever they declare.
+
+    Raises
+    ------
+    UsageError
+        No pixel of the type can hold it.
+    """
+    value = native_nodata(nodata, dtype)
+    if not representable(value, dtype):
+        raise UsageError(f"no pixel of {name}, which is {dtype.name}, can be the nodata value {nodata:g}")
+    return tuple(band if band.colorinterp == "alpha" else replace(band, nodata=value) for band in bands)

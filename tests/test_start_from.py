@@ -147,15 +147,15 @@ def test_new_channels_are_free_while_they_awaken():
 def test_awakening_ends_and_outlives_a_checkpoint(tmp_path):
     settings = {"model": replace(TINY, latent_channels=64), "awaken": 2}
     trainer = make_trainer(**settings)
-    assert trainer._free() == {}  # from random weights, all channels are alike
+    assert trainer._charging() == {}  # from random weights, all channels are alike
     trainer.start_from(LTCHM(TINY))
     trainer.train_step()
     trainer.save(tmp_path / "run.safetensors")
     again = make_trainer(**settings)
     again.load(tmp_path / "run.safetensors")
-    assert again._free() == {"free_from": 32}
+    assert again._charging() == {"free_from": 32}
     again.train_step()
-    assert again._free() == {}
+    assert again._charging() == {}
 
 
 def test_other_architectures_are_refused():

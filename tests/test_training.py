@@ -22,6 +22,7 @@ from ltchm_geo.baselines.registry import build
 from ltchm_geo.cli.train import train
 from ltchm_geo.errors import UsageError
 from ltchm_geo.nn.config import ModelConfig
+from ltchm_geo.nn.inference import Lowered, prepare
 from ltchm_geo.nn.likelihood import mixture_likelihood
 from ltchm_geo.nn.model import LTCHM, autocast
 from ltchm_geo.training import loop, optim, throughput
@@ -98,7 +99,8 @@ def test_one_polynomial_does_what_iterations_do(shape):
         x = a * x + b * x @ x.mT @ x + c * x @ x.mT @ x @ x.mT @ x
     single = matrix.float()
     normal = single / single.norm(dim=(-2, -1), keepdim=True)
-    for factor in (optim._polynomial(normal @ normal.mT, 5) @ normal, optim._iterated(normal, 5)):
+    several = normal.reshape(-1, *shape[-2:])
+    for factor in (optim._polynomial(normal @ normal.mT, 5) @ normal, optim._iterated(several, 5).reshape(shape)):
         torch.testing.assert_close(factor.double(), x, rtol=0, atol=2e-4)
 
 
@@ -160,8 +162,9 @@ def test_parts_can_learn_more_slowly():
     assert len(rate) == len(rates)
 
 
-def test_a_part_at_rate_zero_stays_and_is_charged_as_files_are():
-    trainer = make_trainer(rates={"g_a": 0.0, "g_s": 0.0}, quality_low=3.0, quality_high=3.0, whiten=True)
+@pytest.mark.parametrize("ramp", [0.0, 0.3])
+def test_a_part_at_rate_zero_stays_and_is_charged_as_files_are(ramp):
+    trainer = make_trainer(rates={"g_a": 0.0, "g_s": 0.0}, quality_low=3.0, quality_high=3.0, whiten=True, ramp=ramp)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     crops = trainer._crops(1, 128)
     trainer._crops = lambda *_: crops
@@ -171,7 +174,7 @@ def test_a_part_at_rate_zero_stays_and_is_charged_as_files_are():
             torch.round(y), torch.round(trainer.model.h_a(y, torch.tensor([3.0]))), torch.tensor([3.0])
         )
         exact = -torch.log2(mixture_likelihood(torch.round(y), parameters)).sum()
-    estimate = trainer.model(crops, torch.tensor([3.0]))
+    estimate = trainer.model(crops, torch.tensor([3.0]), **trainer._charging())
     assert float(estimate.bits_y.detach()) == pytest.approx(float(exact), rel=1e-5)
     trainer.train_step()
     changed = {
@@ -339,17 +342,26 @@ def test_loss_drops_on_a_trivial_data_set(monkeypatch):
     assert reports[-1].steps_per_second > 0
 
 
-def test_mixed_precision_spares_the_latent():
-    """Of bfloat16's eight bits, a strong latent would lose what rounding to whole steps leaves."""
+def test_mixed_precision_lowers_in_training_what_it_lowers_in_use():
     model = make_trainer().model.eval()
-    seen = []
-    model.g_s.scale4.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
-    model.g_a.scale3.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    lowered = set()
+
+    def note(name, output):
+        if output.dtype == torch.bfloat16:
+            lowered.add(name)
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            module.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output))
     with torch.no_grad(), autocast(torch.zeros(1), enabled=True):
         y = model.g_a(torch.rand(1, 3, 128, 128), torch.tensor([3.0]))
-        model.g_s(y, torch.tensor([3.0]))
-    assert y.dtype == torch.float32
-    assert seen == [torch.bfloat16, torch.float32]
+        x_hat = model.g_s(y, torch.tensor([3.0]))
+    assert y.dtype == x_hat.dtype == torch.float32
+    for transform in (model.g_a, model.g_s):
+        prepare(transform, "bfloat16", torch.device("cpu"))
+    in_use = {name.removesuffix(".conv") for name, module in model.named_modules() if isinstance(module, Lowered)}
+    assert lowered == {name for name in in_use if not name.endswith(".norm")}
+    assert "g_a.stage1.1.conv1" in lowered
 
 
 @pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (1.0, 40, 62)])
@@ -568,6 +580,8 @@ def test_there_are_recipes():
         ({"model": 3}, "model must be a table, not 3"),
         ({"lr": "1e-3"}, "lr must be a number, not '1e-3'"),
         ({"planes": 1.5}, "planes must be from 0 to 1"),
+        ({"ramp": -0.1}, "ramp must be from 0 to 1"),
+        ({"ramp": 0.3, "architecture": "tcm"}, "only an ltchm has one"),
         ({"batch": 16.0}, r"batch must be a whole number, not 16\.0"),
         ({"batch": True}, "batch must be a whole number, not True"),
         ({"compile": 1}, "compile must be true or false, not 1"),

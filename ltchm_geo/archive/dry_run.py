@@ -158,7 +158,7 @@ def _look(scene: SceneRecord, target: Target, settings: CompressSettings) -> Pla
         reason = "exists, and is none of this archive: --overwrite replaces it"
         return PlannedScene(scene.result, scene.source, "refuse", None, reason)
     try:
-        with open_source(scene.source, settings.purpose) as source:
+        with open_source(scene.source, settings.purpose, settings.nodata) as source:
             settings.guarantee(len(source.bands), classes=source.classes)  # raises where there are other bands
             raw = source.raw_bytes
     except LtchmError as error:

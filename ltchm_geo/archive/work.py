@@ -94,7 +94,7 @@ class SceneMaker:
             if not verify(path).ok:
                 return None
             self._discard(scene)
-            with open_source(scene.source, self.settings.purpose) as source:
+            with open_source(scene.source, self.settings.purpose, self.settings.nodata) as source:
                 measured = self._look_at(source, path, measure=self.settings.measure)
                 found, size = info(path), source.nbytes_file
             return self._finished(scene, found, size, measured, None)
@@ -118,7 +118,7 @@ class SceneMaker:
     def make(self, scene: SceneRecord, overwrite: bool, progress: Progress) -> SceneRecord:
         """The finished record of a scene. Raises whatever goes wrong, see `may_pass`."""
         path, began = self.target.path(scene.result), time.perf_counter()
-        with open_source(scene.source, self.settings.purpose) as source:
+        with open_source(scene.source, self.settings.purpose, self.settings.nodata) as source:
             self.target.prepare(scene.result)
             with closing(_Room(self.space, source)):
                 # Looked at below instead: the journal does not call it done before, and to be killed meanwhile then

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ltchm_geo.cli import text
-from ltchm_geo.cli.options import Reporter, json_option, quiet_option, scheduler_option, write_event
+from ltchm_geo.cli.options import Reporter, json_option, quiet_option, write_event
+from ltchm_geo.cli.sections import SectionedCommand, under
 from ltchm_geo.cli.settings_options import settings_options
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=SectionedCommand,
     short_help="Compress many rasters, with a journal.",
     epilog="""
     \b
@@ -38,31 +40,44 @@ if TYPE_CHECKING:
 )
 @click.argument("sources", nargs=-1, required=True, metavar="SRC...")
 @click.argument("destination", metavar="DST")
+@under(
+    "Which scenes",
+    click.option("--include", multiple=True, metavar="PATTERN", help="Files to take in folders, such as '*_MS.tif'."),
+    click.option("--exclude", multiple=True, metavar="PATTERN", help="Files and folders to leave out in folders."),
+    click.option("--retry-failed", is_flag=True, help="Try scenes again that were given up in an earlier run."),
+    click.option("--restart", is_flag=True, help="Make all scenes anew, even with other settings."),
+    click.option("--check", is_flag=True, help="Compare finished scenes with their SHA-256; make damaged ones anew."),
+    click.option("--dry-run", is_flag=True, help="Only show what would be done, and the size to expect."),
+)
+@under(
+    "How results are arranged",
+    click.option("--base", metavar="DIR", help="Arrange results as their sources lie below this folder."),
+    click.option("--folders", is_flag=True, help="Make each scene a .zarr folder, not a file."),
+    click.option("--keep-suffix", is_flag=True, help="Name results a.tif.ltchm rather than a.ltchm."),
+    click.option("--stac", is_flag=True, help="Write a STAC Item beside each scene, and a Collection."),
+    click.option("--journal", metavar="PATH", help="Where to keep account; DST/journal.sqlite unless given."),
+)
 @settings_options
-@scheduler_option
-@click.option("--include", multiple=True, metavar="PATTERN", help="Files to take in folders, such as '*_MS.tif'.")
-@click.option("--exclude", multiple=True, metavar="PATTERN", help="Files and folders to leave out in folders.")
-@click.option("--base", metavar="DIR", help="Arrange results as their sources lie below this folder.")
-@click.option("--folders", is_flag=True, help="Make each scene a .zarr folder, not a file.")
-@click.option("--keep-suffix", is_flag=True, help="Name results a.tif.ltchm rather than a.ltchm.")
-@click.option("--journal", metavar="PATH", help="Where to keep account; DST/journal.sqlite unless given.")
-@click.option(
-    "--scenes", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Scenes in work at once."
+@under(
+    "How it is done",
+    click.option(
+        "--scenes",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Scenes in work at once.",
+    ),
+    click.option(
+        "--retries",
+        type=click.IntRange(min=0),
+        default=2,
+        show_default=True,
+        metavar="N",
+        help="New attempts after errors of disks and networks.",
+    ),
+    click.option("--fail-fast", is_flag=True, help="Begin no further scene once one has failed."),
 )
-@click.option(
-    "--retries",
-    type=click.IntRange(min=0),
-    default=2,
-    show_default=True,
-    metavar="N",
-    help="New attempts after errors of disks and networks.",
-)
-@click.option("--fail-fast", is_flag=True, help="Begin no further scene once one has failed.")
-@click.option("--retry-failed", is_flag=True, help="Try scenes again that were given up in an earlier run.")
-@click.option("--restart", is_flag=True, help="Make all scenes anew, even with other settings.")
-@click.option("--check", is_flag=True, help="Compare finished scenes with their SHA-256; make damaged ones anew.")
-@click.option("--stac", is_flag=True, help="Write a STAC Item beside each scene, and a Collection.")
-@click.option("--dry-run", is_flag=True, help="Only show what would be done, and the size to expect.")
 @json_option
 @quiet_option
 def archive(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ltchm_geo.cli import text
-from ltchm_geo.cli.options import Reporter, json_option, quiet_option, scheduler_option
+from ltchm_geo.cli.options import Reporter, json_option, quiet_option
+from ltchm_geo.cli.sections import SectionedCommand, under
 from ltchm_geo.cli.settings_options import settings_options
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=SectionedCommand,
     short_help="Compress a raster.",
     epilog="""
     \b
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
       ltchm compress scene.tif --overviews 2,4,8,16 --overview-quality 70
       ltchm compress classes.tif --lossless --verify
       ltchm compress dem.tif --max-error 0.5    heights within half a metre
+      ltchm compress scene.tif --nodata 0       black is no data
       ltchm compress scene.tif --target-ratio 20
       ltchm compress huge.tif --resume          again after a power cut: goes on
     """,
@@ -34,8 +37,12 @@ if TYPE_CHECKING:
 @click.argument("src")
 @click.argument("dst", required=False)
 @settings_options
-@click.option("--resume", is_flag=True, help="Keep what is finished when interrupted; go on from it in the next run.")
-@scheduler_option
+@under(
+    "How it is done",
+    click.option(
+        "--resume", is_flag=True, help="Keep what is finished when interrupted; go on from it in the next run."
+    ),
+)
 @json_option
 @quiet_option
 def compress(src: str, dst: str | None, as_json: bool, quiet: bool, **settings: Any) -> None:
@@ -46,8 +53,6 @@ def compress(src: str, dst: str | None, as_json: bool, quiet: bool, **settings: 
     another folder. CRS, transform, tags, nodata, masks and alpha are kept exactly; colours and values approximately, as
     --quality says, or as closely as --max-error or --lossless demand. DST may be in an object store:
     s3://bucket/scene.ltchm.
-
-    Give at most one of --quality, --lambda, --lossless, --max-error and --target-...
     """
     from ltchm_geo import compress_raster
 

@@ -18,11 +18,13 @@ from ltchm_geo.cli.options import (
     quiet_option,
     window_option,
 )
+from ltchm_geo.cli.sections import SectionedCommand, under
 from ltchm_geo.cli.settings_options import (
     decorrelate_option,
     lambda_option,
     lossless_option,
     max_error_option,
+    nodata_option,
     overviews_option,
     tile_size_option,
 )
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=SectionedCommand,
     short_help="Estimate size and quality before compressing.",
     epilog="""
     \b
@@ -43,23 +46,22 @@ if TYPE_CHECKING:
     """,
 )
 @click.argument("src")
-@quality_option
-@lambda_option
-@lossless_option
-@max_error_option
-@model_option
-@tile_size_option
-@overviews_option
-@decorrelate_option
-@window_option("What to restore; 512 x 512 pixels in the middle unless given.")
-@bounds_option("Instead, a place in the raster's CRS: its middle is restored, at most 512 x 512 pixels.")
-@click.option(
-    "--images",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="Folder for original.png, restored.png and difference.png of the window.",
+@under("How good (give one)", quality_option, lambda_option, lossless_option, max_error_option)
+@under("What the scene would be", nodata_option, overviews_option, decorrelate_option, tile_size_option, model_option)
+@under(
+    "What is looked at",
+    window_option("What to restore; 512 x 512 pixels in the middle unless given."),
+    bounds_option("Instead, a place in the raster's CRS: its middle is restored, at most 512 x 512 pixels."),
+    click.option(
+        "--images",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="FOLDER",
+        help="Folder for original.png, restored.png and difference.png of the window.",
+    ),
+    click.option(
+        "--samples", type=click.IntRange(min=1), default=24, show_default=True, metavar="N", help="Tiles to try."
+    ),
 )
-@click.option("--samples", type=click.IntRange(min=1), default=24, show_default=True, metavar="N", help="Tiles to try.")
 @device_option
 @json_option
 @quiet_option

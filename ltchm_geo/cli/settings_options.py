@@ -7,13 +7,22 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from ltchm_geo.cli.options import device_option, model_option, overwrite_option, quality_option, workers_option
+from ltchm_geo.cli.options import (
+    device_option,
+    model_option,
+    overwrite_option,
+    quality_option,
+    scheduler_option,
+    workers_option,
+)
+from ltchm_geo.cli.sections import under
 
 __all__ = [
     "decorrelate_option",
     "lambda_option",
     "lossless_option",
     "max_error_option",
+    "nodata_option",
     "overviews_option",
     "settings_options",
     "tile_size_option",
@@ -87,7 +96,15 @@ decorrelate_option = click.option(
     "reading one band decodes its whole group. Not used with --lossless or --max-error.",
 )
 
-_OPTIONS = (
+nodata_option = click.option(
+    "--nodata",
+    type=float,
+    metavar="VALUE",
+    help="What pixels without data hold, if the raster does not say so: 0 for the black around many scenes.",
+)
+
+_AIMS = under(
+    "How good (give one)",
     quality_option,
     lambda_option,
     lossless_option,
@@ -99,8 +116,10 @@ _OPTIONS = (
         "--target-bpp", "BITS", "Instead, find the quality with this many bits per pixel, all bands together."
     ),
     _number_above_zero("--target-ratio", "R", "Instead, find the quality that makes the pixels R times smaller."),
-    model_option,
-    tile_size_option,
+)
+_CONTENT = under(
+    "What the scene is",
+    nodata_option,
     overviews_option,
     click.option(
         "--overview-quality",
@@ -120,16 +139,20 @@ _OPTIONS = (
         "folders.",
     ),
     decorrelate_option,
+    tile_size_option,
+    model_option,
+)
+_CHECKS = under(
+    "What is checked",
     click.option("--measure", is_flag=True, help="Decode the result and report PSNR and largest error per band."),
     click.option("--verify", is_flag=True, help="Read every tile of the result back before it gets its name."),
-    device_option,
-    workers_option,
-    overwrite_option,
 )
+_RUN = under("How it is done", device_option, workers_option, scheduler_option, overwrite_option)
 
 
 def settings_options(command: _Command) -> _Command:
-    """Decorate a command with the options. Their values come as keywords named as the fields of `CompressSettings`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    """Decorate a command with the options, and with that of a cluster.
+
+    Their values come as keywords named as the fields of `CompressSettings`, and `client`.
+    """
+    return _AIMS(_CONTENT(_CHECKS(_RUN(command))))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ltchm_geo.nn.layers import conv1x1, leaky_relu
+from ltchm_geo.nn.layers import conv1x1, full_precision, leaky_relu
 
 
 class IDConv(nn.Module):
@@ -95,8 +95,9 @@ class DAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> same shape. It pools over the whole tile, so the tile is the model's atomic unit."""
-        added = self.trunk(x) * torch.sigmoid(self.mask(x))
-        return x + (added if self.gain is None else added * self.gain.to(added.dtype))
+        with full_precision(x):
+            added = self.trunk(x) * torch.sigmoid(self.mask(x))
+            return x + (added if self.gain is None else added * self.gain)
 
 
 class GCA(nn.Module):

@@ -13,15 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ltchm_geo.nn.layers import ResidualBlock
+from ltchm_geo.nn.layers import PIXEL_BANDS, ResidualBlock
 from ltchm_geo.nn.transforms import Analysis, Synthesis
 from ltchm_geo.nn.winograd import WinogradConv, suits
 
 __all__ = ["Precision", "prepare"]
 
 Precision = Literal["float32", "bfloat16"]
-
-_PIXEL_BANDS = 3
 
 
 def prepare(transform: Analysis | Synthesis, precision: Precision, device: torch.device) -> None:
@@ -56,7 +54,7 @@ def _lower(block: nn.Module, device: torch.device) -> None:
     """Let a block's 3x3 convolutions, and so the normalisation that follows, compute in bfloat16; not its skip."""
     for name, conv in list(block.named_children()):
         # Pixels enter in float32: 16-bit imagery has more than bfloat16's eight bits.
-        if name not in ("conv1", "conv2", "deconv1") or conv.in_channels == _PIXEL_BANDS:
+        if name not in ("conv1", "conv2", "deconv1") or conv.in_channels == PIXEL_BANDS:
             continue
         fast = device.type == "cpu" and suits(conv)
         setattr(block, name, WinogradConv(cast(nn.Conv2d, conv)) if fast else Lowered(conv))

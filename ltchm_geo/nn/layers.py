@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,6 +12,18 @@ from ltchm_geo.nn.config import QUALITY_ANCHORS, Scales, Skip
 
 #: A power of two, so that the integer twin of the entropy path can apply it by a shift.
 LEAKY_SLOPE = 2.0**-7
+PIXEL_BANDS = 3
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """No bfloat16 on the way of values past the convolutions, whatever goes on around.
+
+    Its eight bits do not tell 300 steps from 301, and weights rounded to them shift brightness everywhere alike, which
+    training would follow more eagerly than anything else (docs/decisions/0018-training-precision.md).
+    """
+    kind = x.device.type
+    lowered = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if lowered else nullcontext()
 
 
 def leaky_relu(x: Tensor) -> Tensor:
@@ -170,8 +184,12 @@ class DownBlock(nn.Module):
         # The stride of a 1x1 skip is a slice: PyTorch 2.13's CPU gradient of a strided 1x1 convolution with three
         # channels in channels_last layout corrupts the heap.
         step = 2 // self.skip.stride[0]
-        skip = self.skip(x[:, :, ::step, ::step])
-        return self.norm(self.conv2(leaky_relu(self.conv1(x)))).to(skip.dtype) + skip
+        with full_precision(x):
+            skip = self.skip(x[:, :, ::step, ::step].to(self.skip.weight.dtype))
+        # Pixels enter in float32: 16-bit imagery has more than bfloat16's eight bits.
+        with full_precision(x) if self.skip.in_channels == PIXEL_BANDS else nullcontext():
+            halved = self.conv1(x)
+        return self.norm(self.conv2(leaky_relu(halved))).to(skip.dtype) + skip
 
 
 class UpBlock(nn.Module):
@@ -190,7 +208,8 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, H, W) -> (B, c_out, 2H, 2W)."""
-        skip = self.skip(x)
+        with full_precision(x):
+            skip = self.skip(x.to(self.skip.weight.dtype))
         if skip.shape[2] == x.shape[2]:
             skip = F.interpolate(skip, scale_factor=2.0, mode="nearest")
         return self.norm(self.conv2(leaky_relu(self.deconv1(x)))).to(skip.dtype) + skip

@@ -50,13 +50,20 @@ class LTCHM(nn.Module):
         self.prior = FactorisedPrior(config.channels)
 
     def forward(
-        self, x: Tensor, quality: Tensor, *, mixed_precision: bool = False, free_from: int | None = None
+        self,
+        x: Tensor,
+        quality: Tensor,
+        *,
+        mixed_precision: bool = False,
+        free_from: int | None = None,
+        ramp: float = 0.0,
     ) -> Estimate:
         """Estimate rate and reconstruction.
 
-        In training mode rates are taken under uniform noise (Sec. 2.1), in evaluation mode of the integers; so are, in
-        training, those of latents whose transform is not trained. Everything downstream of y and z sees rounded values
-        with a straight-through gradient, so g_s and the context never meet inputs they will not meet in a file.
+        In training mode rates are taken under uniform noise (Sec. 2.1) or, of y, along a ramp; in evaluation mode of
+        the integers; so are, in training, those of latents whose transform is not trained. Everything downstream of y
+        and z sees rounded values with a straight-through gradient, so g_s and the context never meet inputs they will
+        not meet in a file.
 
         Parameters
         ----------
@@ -65,9 +72,11 @@ class LTCHM(nn.Module):
         quality : (B,) float32
             Positions in [0, 7].
         mixed_precision : bool
-            Run g_a and g_s in bfloat16; rates stay in float32.
+            Run in bfloat16 what runs in it in use; rates stay in float32.
         free_from : int
             What latent channels from this one on cost is not charged to g_a.
+        ramp : float
+            Charge y in training as `ramped_bits` does, with this width; 0 for uniform noise.
         """
         with autocast(x, mixed_precision):
             y = self.g_a(x, quality).float()
@@ -75,7 +84,10 @@ class LTCHM(nn.Module):
         y_hat, z_hat = round_through(y), round_through(z)
         parameters = self.parameters_of(y_hat, z_hat, quality)
         charged = y if free_from is None else torch.cat([y[:, :free_from], y[:, free_from:].detach()], dim=1)
-        bits_y = bits_per_image(mixture_likelihood(for_rate(charged, y_hat, self.training), parameters))
+        if ramp and self.training and charged.requires_grad:
+            bits_y = ramped_bits(charged, parameters, ramp)
+        else:
+            bits_y = bits_per_image(mixture_likelihood(for_rate(charged, y_hat, self.training), parameters))
         bits_z = bits_per_image(self.prior(for_rate(z, z_hat, self.training)))
         with autocast(x, mixed_precision):
             x_hat = self.g_s(y_hat, quality).float()
@@ -106,6 +118,19 @@ def autocast(x: Tensor, enabled: bool) -> AbstractContextManager[object]:
 def for_rate(x: Tensor, x_hat: Tensor, training: bool) -> Tensor:
     """What a rate is taken of: `x` under uniform noise of one step where it is trained, else the coded `x_hat`."""
     return x + torch.empty_like(x).uniform_(-0.5, 0.5) if training and x.requires_grad else x_hat
+
+
+def ramped_bits(y: Tensor, parameters: Tensor, width: float) -> Tensor:
+    """Bits (B,) of what latents y (B, M, H, W) round to; near where they round otherwise, a straight line between both.
+
+    The line is `width` of a step long. Noise charges every latent for a neighbourhood of one step, so that those which
+    files code for next to nothing cost a fifth of all bits (docs/decisions/0017-ramp.md); here they cost next to
+    nothing.
+    """
+    lower = torch.floor(y.detach())
+    share = ((y - lower - 0.5) / width + 0.5).clamp(0, 1)
+    below, above = (-torch.log2(mixture_likelihood(value, parameters)) for value in (lower, lower + 1))
+    return torch.lerp(below, above, share).flatten(1).sum(1)
 
 
 def bits_per_image(likelihood: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
@@ -10,7 +9,17 @@ from torch import Tensor, nn
 
 from ltchm_geo.nn.attention import DAM
 from ltchm_geo.nn.config import ModelConfig
-from ltchm_geo.nn.layers import DownBlock, QualityScale, ResidualBlock, UpBlock, conv3x3, deconv3x3, input_axis
+from ltchm_geo.nn.layers import (
+    PIXEL_BANDS,
+    DownBlock,
+    QualityScale,
+    ResidualBlock,
+    UpBlock,
+    conv3x3,
+    deconv3x3,
+    full_precision,
+    input_axis,
+)
 from ltchm_geo.types import Sides
 
 _ALONE = Sides()
@@ -31,7 +40,7 @@ class Analysis(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         n, d, m = config.channels, config.deep, config.latent
-        self.down1 = DownBlock(3, n, config.skip)
+        self.down1 = DownBlock(PIXEL_BANDS, n, config.skip)
         self.stage1 = nn.Sequential(_attention(config, n, always=False), ResidualBlock(n))
         self.scale1 = QualityScale(n, config.scales)
         self.down2 = DownBlock(n, n, config.skip)
@@ -51,7 +60,7 @@ class Analysis(nn.Module):
         x = self.scale2(self.stage2(self.down2(x)), quality)
         x = self.scale3(self.stage3(self.down3(x)), quality)
         with full_precision(x):
-            return cast(Tensor, self.scale4(self.stage4(self.down4(x.to(self.down4.weight.dtype))), quality))
+            return cast(Tensor, self.scale4(self.stage4(self.down4(x)), quality))
 
 
 class Synthesis(nn.Module):
@@ -71,7 +80,7 @@ class Synthesis(nn.Module):
         self.scale1 = QualityScale(n, config.scales)
         self.up1 = UpBlock(n, n, config.skip)
         self.stage1 = ResidualBlock(n)
-        self.up0 = deconv3x3(n, 3)
+        self.up0 = deconv3x3(n, PIXEL_BANDS)
         with torch.no_grad():  # start from mid-grey; residual stages and IGDN would otherwise begin far outside [0, 1]
             self.up0.weight.mul_(0.1)
 
@@ -88,14 +97,8 @@ class Synthesis(nn.Module):
         x = self.stage3(x)
         x = self.stage2(trim(self.up2(self.scale2(x, quality)), sides.times(2)))
         x = self.stage1(trim(self.up1(self.scale1(x, quality)), sides.times(2)))
-        return trim(cast(Tensor, self.up0(x) + 0.5), sides.times(4))
-
-
-def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """No bfloat16 next to the latent, whatever goes on around: its eight bits do not tell 300 steps from 301."""
-    kind = x.device.type
-    lowered = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return torch.autocast(kind, enabled=False) if lowered else nullcontext()
+        with full_precision(x):
+            return trim(cast(Tensor, self.up0(x) + 0.5), sides.times(4))
 
 
 def trim(x: Tensor, sides: Sides) -> Tensor:

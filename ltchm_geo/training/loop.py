@@ -84,7 +84,7 @@ class Trainer:
         self.recipe, self.sampler, self.device = recipe, sampler, device
         self._mixed_precision = recipe.mixed_precision and has_bfloat16(device)
         # What CPUs without bfloat16 have for float32 weights' gradients is up to twice as slow in channels_last.
-        fast = device.type == "cuda" or self._mixed_precision
+        fast = device.type == "cuda" or has_bfloat16(device)
         self._layout = torch.channels_last if fast else torch.contiguous_format
         self.model = build_model(recipe).to(device).to(memory_format=self._layout)  # type: ignore[call-overload]
         for name, part in self.model.named_children():
@@ -196,7 +196,7 @@ class Trainer:
             self._whiten()
         for group, base in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
             group["lr"] = base * self._lr_factor()
-        estimate = self._network(x, quality, mixed_precision=self._mixed_precision, **self._free())
+        estimate = self._network(x, quality, mixed_precision=self._mixed_precision, **self._charging())
         bpp = (estimate.bits_y + estimate.bits_z) / (size * size)
         mse = ((estimate.x_hat - x) ** 2).flatten(1).mean(1)
         lagrangian = level_to_lambda(0) * torch.exp2(quality)
@@ -220,10 +220,11 @@ class Trainer:
             x = as_planes(x, self.recipe.planes, self.generator)
         return x.contiguous(memory_format=self._layout)
 
-    def _free(self) -> dict[str, int]:
-        """While new latent channels awaken, their rate is not charged to g_a."""
+    def _charging(self) -> dict[str, Any]:
+        """How an LTCHM's latents are charged; while new channels awaken, what these cost is not charged to g_a."""
         awakening = self.trained_latent is not None and self.step < self.recipe.awaken
-        return {"free_from": cast(int, self.trained_latent)} if awakening else {}
+        free = {"free_from": self.trained_latent} if awakening else {}
+        return free | ({"ramp": self.recipe.ramp} if self.recipe.ramp else {})
 
     def _guarded_step(self) -> None:
         """Clip and update, but drop the rare step whose gradient is far larger than usual (counted in `skipped`).

@@ -25,18 +25,19 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
     """Nearest-to-orthogonal matrices (..., m, n), approximately: their singular values come to lie near 1."""
     tall = matrix.shape[-2] > matrix.shape[-1]
     half = has_bfloat16(matrix.device)
-    x = matrix.bfloat16() if half else matrix.float()
+    x = matrix.reshape(-1, *matrix.shape[-2:])
+    x = x.bfloat16() if half else x.float()
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     x = _iterated(x, iterations) if half else _polynomial(x @ x.mT, iterations) @ x
-    return (x.mT if tall else x).to(matrix.dtype).contiguous()
+    return (x.mT if tall else x).to(matrix.dtype).contiguous().reshape(matrix.shape)
 
 
 def _iterated(x: Tensor, iterations: int) -> Tensor:
     a, b, c = _NEWTON_SCHULZ
     for _ in range(iterations):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x
 
 
@@ -148,7 +149,9 @@ def _whitened(directions: Tensor, whitenings: list[Whitening]) -> Tensor:
         return directions
     matrices, axis = torch.stack([w.matrix for w in whitenings]), whitenings[0].axis + 1
     moved = directions.movedim(axis, 1)
-    return (matrices @ moved.flatten(2)).reshape(moved.shape).movedim(1, axis)
+    if has_bfloat16(directions.device):
+        matrices, moved = matrices.bfloat16(), moved.bfloat16()
+    return (matrices @ moved.flatten(2)).reshape(moved.shape).movedim(1, axis).to(directions.dtype)
 
 
 def _muon_scale(parameter: Tensor) -> float:

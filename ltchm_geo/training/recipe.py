@@ -59,8 +59,13 @@ class Recipe:
         as a batch has crops.
     rate_weight_power : float
         Each sample's loss is multiplied by (lambda / 1024) ** -power: without it, high rates own the gradient.
+    ramp : float
+        Latents are charged what the integers cost that they round to, with a slope where they would round otherwise;
+        it is this part of a quantiser step long (`nn.model.ramped_bits`; docs/decisions/0017-ramp.md). 0: what they
+        cost under uniform noise, as in the paper.
     mixed_precision : bool
-        bfloat16 in g_a and g_s, where the device has it in hardware.
+        bfloat16 in those convolutions of g_a and g_s that run in it in use, where the device has it in hardware
+        (docs/decisions/0018-training-precision.md).
     compile : bool
         Let `torch.compile` fuse the network's small operations; worth its minutes of start-up on a GPU.
     start : {"random", "klt"}
@@ -93,6 +98,7 @@ class Recipe:
     quality_low: float = 0.0
     quality_high: float = QUALITY_ANCHORS - 1.0
     rate_weight_power: float = 0.25
+    ramp: float = 0.0
     mixed_precision: bool = True
     compile: bool = False
     start: Literal["random", "klt"] = "random"
@@ -112,6 +118,8 @@ class Recipe:
             raise UsageError("recipe: batch and decay_batch must be at least 1")
         if not 0 <= self.planes <= 1:
             raise UsageError("recipe: planes must be from 0 to 1")
+        if not 0 <= self.ramp <= 1 or (self.ramp and not ours):
+            raise UsageError("recipe: ramp must be from 0 to 1, and only an ltchm has one")
         if self.optimizer not in ("muon", "adamw"):
             raise UsageError(f'recipe: optimizer must be "muon" or "adamw", not {self.optimizer!r}')
         if self.whiten and self.optimizer != "muon":

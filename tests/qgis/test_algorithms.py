@@ -10,8 +10,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import PLUGINS, SCENE, Fake
-from qgis.core import QgsApplication, QgsProcessingException, QgsProcessingFeedback, QgsRasterLayer, QgsRectangle
+from conftest import DATA, PLUGINS, SCENE, Fake
+from qgis.core import (
+    QgsApplication,
+    QgsProcessingException,
+    QgsProcessingFeedback,
+    QgsRasterLayer,
+    QgsRasterRange,
+    QgsRectangle,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -165,6 +172,42 @@ def test_a_bound_is_passed_on_as_it_is(bound: float) -> None:
 
     option, text = precision_arguments(Guarantee.MAX_ERROR, 50, bound)
     assert (option, float(text)) == ("--max-error", bound)
+
+
+def name_nodata(layer: QgsRasterLayer, *ranges: QgsRasterRange, bands: tuple[int, ...] = (1, 2, 3)) -> None:
+    for band in bands:
+        layer.dataProvider().setUserNoDataValue(band, list(ranges))
+
+
+def test_nodata_named_in_the_layers_properties_is_passed_on(small: Path, tmp_path: Path) -> None:
+    layer = QgsRasterLayer(str(small), "tokyo")
+    name_nodata(layer, QgsRasterRange(7, 7))
+    run("compress", INPUT=layer, MEASURE=False, OUTPUT=str(tmp_path / "t.ltchm"))
+    run("decompress", INPUT=str(tmp_path / "t.ltchm"), OUTPUT=str(tmp_path / "back.tif"))
+    restored = QgsRasterLayer(str(tmp_path / "back.tif"))
+    provider = restored.dataProvider()
+    assert [provider.sourceNoDataValue(band) for band in (1, 2, 3)] == [7, 7, 7]
+
+
+def test_only_nodata_that_a_scene_can_have_is_passed_on(small: Path) -> None:
+    from ltchm_qgis.algorithms.compress import nodata_arguments
+
+    layer = QgsRasterLayer(str(small), "tokyo")
+    assert nodata_arguments(layer) == []
+    name_nodata(layer, QgsRasterRange(7, 7), bands=(1, 2))
+    assert nodata_arguments(layer) == []  # one band has another
+    name_nodata(layer, QgsRasterRange(7, 9))
+    assert nodata_arguments(layer) == []
+    name_nodata(layer, QgsRasterRange(7, 7), QgsRasterRange(9, 9))
+    assert nodata_arguments(layer) == []
+    name_nodata(layer, QgsRasterRange(0.5, 0.5))
+    assert nodata_arguments(layer) == ["--nodata", "0.5"]
+    told = QgsRasterLayer(str(DATA / "farmland_rgbn_u8_nodata0.tif"), "farmland")
+    name_nodata(told, QgsRasterRange(7, 7), bands=(1, 2, 3, 4))
+    assert nodata_arguments(told) == []
+    for band in (1, 2, 3, 4):
+        told.dataProvider().setUseSourceNoDataValue(band, False)
+    assert nodata_arguments(told) == ["--nodata", "7.0"]
 
 
 def test_layers_that_are_no_files_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import Any
 
 from qgis.core import (
+    Qgis,
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeedback,
@@ -25,7 +26,16 @@ from ..texts import figure, mean, psnr_text, size_text
 from ..translation import tr
 from .base import EngineAlgorithm, scene_filter
 
-__all__ = ["CompressAlgorithm", "Guarantee", "SourceRefused", "guarantee_texts", "precision_arguments", "source_name"]
+__all__ = [
+    "CompressAlgorithm",
+    "Guarantee",
+    "SourceRefused",
+    "guarantee_texts",
+    "nodata_arguments",
+    "precision_arguments",
+    "source_name",
+    "user_nodata",
+]
 
 
 class Guarantee(IntEnum):
@@ -48,6 +58,32 @@ def precision_arguments(guarantee: Guarantee, quality: int, max_error: float) ->
     if guarantee == Guarantee.MAX_ERROR:
         return ["--max-error", repr(float(max_error))]  # rounded, it might promise less
     return ["--quality", str(quality)]
+
+
+def user_nodata(layer: QgsRasterLayer) -> float | None:
+    """The value that the user named under Layer Properties > Transparency, where it is one alone for all bands.
+
+    None where the raster has a nodata value of its own which is in use, for a scene has no more than one.
+    """
+    provider = layer.dataProvider()
+    bands = range(1, provider.bandCount() + 1)
+    if any(provider.sourceHasNoDataValue(band) and provider.useSourceNoDataValue(band) for band in bands):
+        return None
+    alpha = Qgis.RasterColorInterpretation.AlphaBand
+    named = [
+        [(one.min(), one.max()) for one in provider.userNoDataValues(band)]
+        for band in bands
+        if provider.colorInterpretation(band) != alpha
+    ]
+    alike = named and len(named[0]) == 1 and all(one == named[0] for one in named)
+    low, high = named[0][0] if alike else (0.0, 1.0)
+    return low if low == high else None
+
+
+def nodata_arguments(layer: QgsRasterLayer) -> list[str]:
+    """The engine's option for what the user named as nodata."""
+    nodata = user_nodata(layer)
+    return [] if nodata is None else ["--nodata", repr(float(nodata))]
 
 
 class SourceRefused(ValueError):
@@ -95,6 +131,8 @@ class CompressAlgorithm(EngineAlgorithm):
             "8 and 16 bit integers and floats, any number of bands.\n\n"
             "Where approximately will not do, let no pixel be off by more than a largest error, in the unit of the "
             "data, or choose lossless: both make larger files. Class maps and flags need lossless.\n\n"
+            "A nodata value that you named in the layer's properties, under Transparency, is taken for the whole scene "
+            "if the raster has none of its own.\n\n"
             "Measuring decodes the result and reports the PSNR; it takes about as long as decompressing.\n\n"
             "The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over bands, in dB) are numbers "
             "for models."
@@ -143,7 +181,7 @@ class CompressAlgorithm(EngineAlgorithm):
         if layer is None:
             raise QgsProcessingException(self.invalidRasterError(parameters, "INPUT"))
         try:
-            self._source = source_name(layer)
+            self._source, self._nodata = source_name(layer), nodata_arguments(layer)
         except SourceRefused as refused:
             raise QgsProcessingException(str(refused)) from refused
         path = self.parameterAsFileOutput(parameters, "OUTPUT", context)
@@ -158,7 +196,7 @@ class CompressAlgorithm(EngineAlgorithm):
     ) -> dict[str, Any]:
         """Compress; the results are empty if cancelled."""
         path = self.parameterAsFileOutput(parameters, "OUTPUT", context)
-        arguments = ["compress", self._source, path, "--overwrite"]
+        arguments = ["compress", self._source, path, "--overwrite", *self._nodata]
         arguments += precision_arguments(
             Guarantee(self.parameterAsEnum(parameters, "GUARANTEE", context)),
             self.parameterAsInt(parameters, "QUALITY", context),

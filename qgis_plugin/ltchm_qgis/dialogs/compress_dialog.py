@@ -37,7 +37,15 @@ from qgis.PyQt.QtWidgets import (
 )
 
 from ..algorithms.base import scene_filter
-from ..algorithms.compress import Guarantee, SourceRefused, guarantee_texts, precision_arguments, source_name
+from ..algorithms.compress import (
+    Guarantee,
+    SourceRefused,
+    guarantee_texts,
+    nodata_arguments,
+    precision_arguments,
+    source_name,
+    user_nodata,
+)
 from ..engine import EngineError
 from ..extents import visible_bounds
 from ..previews import PreviewCache
@@ -300,9 +308,10 @@ class CompressDialog(QDialog):
         settings = Settings()
         cache = PreviewCache(settings.cache_folder, settings.cache_megabytes)
         source = source_name(self.layer)
-        precision = precision_arguments(self.guarantee, self.quality.value(), self.max_error.value())
+        choices = precision_arguments(self.guarantee, self.quality.value(), self.max_error.value())
+        choices += nodata_arguments(self.layer)
         bounds = visible_bounds(self.layer, self._view)
-        place = cache.place(source, precision, bounds, self._engine, settings.interpreter, settings.device)
+        place = cache.place(source, choices, bounds, self._engine, settings.interpreter, settings.device)
         found = cache.find(place)
         if found is not None:
             self._show(found)
@@ -321,7 +330,7 @@ class CompressDialog(QDialog):
             except OSError as error:  # it is shown, and will be made again when it is wanted again
                 QgsApplication.messageLog().logMessage(_not_stored(place, error), "LTCHM", Qgis.MessageLevel.Warning)
 
-        arguments = ["estimate", source, *precision, "--samples", str(_SAMPLES)]
+        arguments = ["estimate", source, *choices, "--samples", str(_SAMPLES)]
         arguments += ["--bounds", *bounds, "--images", str(place), "--device", settings.device]
         self._run(arguments, use)
 
@@ -364,6 +373,8 @@ def _facts(layer: QgsRasterLayer) -> str:
     ]
     bands = range(1, layer.bandCount() + 1)
     nodata = {provider.sourceNoDataValue(band) for band in bands if provider.sourceHasNoDataValue(band)}
+    named = user_nodata(layer)
+    nodata |= set() if named is None else {named}
     if nodata:
         facts.append(tr("nodata {values}").format(values=", ".join(f"{value:g}" for value in sorted(nodata))))
     return ", ".join(facts)

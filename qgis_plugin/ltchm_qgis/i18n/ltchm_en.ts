@@ -44,12 +44,16 @@
 
 Where approximately will not do, let no pixel be off by more than a largest error, in the unit of the data, or choose lossless: both make larger files. Class maps and flags need lossless.
 
+A nodata value that you named in the layer's properties, under Transparency, is taken for the whole scene if the raster has none of its own.
+
 Measuring decodes the result and reports the PSNR; it takes about as long as decompressing.
 
 The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over bands, in dB) are numbers for models.</source>
       <translation>Compresses a raster with a learned codec. CRS, transform, band names, nodata, masks and tags are kept exactly, pixel values approximately: the higher the quality (1 to 100), the closer and the larger. 8 and 16 bit integers and floats, any number of bands.
 
 Where approximately will not do, let no pixel be off by more than a largest error, in the unit of the data, or choose lossless: both make larger files. Class maps and flags need lossless.
+
+A nodata value that you named in the layer's properties, under Transparency, is taken for the whole scene if the raster has none of its own.
 
 Measuring decodes the result and reports the PSNR; it takes about as long as decompressing.
 

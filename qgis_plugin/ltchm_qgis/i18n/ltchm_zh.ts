@@ -44,12 +44,16 @@
 
 Where approximately will not do, let no pixel be off by more than a largest error, in the unit of the data, or choose lossless: both make larger files. Class maps and flags need lossless.
 
+A nodata value that you named in the layer's properties, under Transparency, is taken for the whole scene if the raster has none of its own.
+
 Measuring decodes the result and reports the PSNR; it takes about as long as decompressing.
 
 The outputs BYTES, RATIO, BPP (bits per pixel, all bands) and PSNR (mean over bands, in dB) are numbers for models.</source>
       <translation>用学习得到的编解码器压缩栅格。坐标参考系、仿射变换、波段名称、无数据值、掩膜和标签完全保留，像素值近似保留：质量（1 到 100）越高，越接近原图，文件也越大。支持 8 位和 16 位整数以及浮点数，波段数不限。
 
 如果近似不够，可以保证任何像素的误差都不超过给定的最大值（以数据的单位计），或选择无损；两者都会使文件变大。分类图和标志位栅格需要无损。
+
+如果在图层属性的“透明度”中指定了无数据值，而栅格本身没有，则整个影像都采用该值。
 
 “测量损失”会解码结果并报告 PSNR，耗时与解压大致相同。
 
