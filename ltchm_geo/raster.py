@@ -301,8 +301,7 @@ def _class_problem(dataset: Any, bands: Sequence[BandInfo]) -> str | None:
 def _mask_kind(dataset: Any, bands: Sequence[BandInfo], alpha: int | None) -> MaskKind:
     flags = dataset.mask_flag_enums[1 if alpha == 0 else 0]
     mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-    nodata = bands[1 if alpha == 0 else 0].nodata
-    return mask_kind(np.dtype(dataset.dtypes[0]), nodata, alpha=alpha is not None, mask=mask)
+    return mask_kind(np.dtype(dataset.dtypes[0]), bands[0].nodata, alpha=alpha is not None, mask=mask)
 
 
 def _size_on_disk(dataset: Any) -> int | None:
