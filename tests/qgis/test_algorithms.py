@@ -203,7 +203,8 @@ def test_only_nodata_that_a_scene_can_have_is_passed_on(small: Path, tmp_path: P
     name_nodata(layer, QgsRasterRange(0.5, 0.5))
     assert nodata_arguments(layer) == ["--nodata", "0.5"]
     # A copy, as QGIS writes statistics beside what it shows.
-    told = QgsRasterLayer(shutil.copy(DATA / "farmland_rgbn_u8_nodata0.tif", tmp_path / "farmland.tif"), "farmland")
+    copy = shutil.copy(DATA / "farmland_rgbn_u8_nodata0.tif", tmp_path / "farmland.tif")
+    told = QgsRasterLayer(str(copy), "farmland")
     name_nodata(told, QgsRasterRange(7, 7), bands=(1, 2, 3, 4))
     assert nodata_arguments(told) == []
     for band in (1, 2, 3, 4):
