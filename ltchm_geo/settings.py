@@ -22,10 +22,7 @@ DEFAULT_QUALITY = 50
 #: What says how good the pixels are to be; each says it alone.
 _AIMS = ("quality", "lambda_", "lossless", "max_error", "target_psnr", "target_bpp", "target_ratio")
 #: What has to be a number, or several.
-_NUMBERS = (
-    *("quality", "lambda_", "max_error", "target_psnr", "target_bpp", "target_ratio", "overview_quality"),
-    "nodata",
-)
+_NUMBERS = (*(aim for aim in _AIMS if aim != "lossless"), "overview_quality", "nodata")
 _FLAGS = ("lossless", "overwrite", "measure", "verify", "resume", "decorrelate")
 _FLAGS_OR_DEFAULT = ("preview", "seamless")
 #: Whole numbers, and the least and greatest they may be; `None` where there is a default.

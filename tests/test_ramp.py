@@ -1,15 +1,12 @@
 """What training charges for a latent: the cost of its integer, with a slope where it would round otherwise."""
 
-import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch")
-
-from hypothesis import given  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-
-from ltchm_geo.nn.config import ModelConfig  # noqa: E402
-from ltchm_geo.nn.likelihood import mixture_likelihood  # noqa: E402
-from ltchm_geo.nn.model import LTCHM, bits_per_image, ramped_bits  # noqa: E402
+from ltchm_geo.nn.config import ModelConfig
+from ltchm_geo.nn.likelihood import mixture_likelihood
+from ltchm_geo.nn.model import LTCHM, bits_per_image, ramped_bits
 
 CONFIG = ModelConfig(channels=32, parameter_width=32)
 
@@ -24,6 +21,7 @@ def cost(y, parameters):
     return bits_per_image(mixture_likelihood(y, parameters))
 
 
+@settings(deadline=None)  # the first example pays for what torch loads
 @given(integer=st.integers(-20, 20), part=st.floats(-0.5, 0.5), width=st.floats(0.05, 1.0))
 def test_off_the_ramp_a_latent_costs_its_integer(integer, part, width):
     y = torch.full((1, 1, 1, 1), integer + part * (1 - width) * 0.999)

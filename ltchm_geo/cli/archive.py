@@ -14,7 +14,7 @@ import click
 from ltchm_geo.cli import text
 from ltchm_geo.cli.options import Reporter, json_option, quiet_option, write_event
 from ltchm_geo.cli.sections import SectionedCommand, under
-from ltchm_geo.cli.settings_options import settings_options
+from ltchm_geo.cli.settings_options import RUNNING, settings_options
 
 if TYPE_CHECKING:
     from ltchm_geo.archive import ArchiveEvent, ArchivePlan, ArchiveReport, SceneRecord
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 )
 @settings_options
 @under(
-    "How it is done",
+    RUNNING,
     click.option(
         "--scenes",
         type=click.IntRange(min=1),

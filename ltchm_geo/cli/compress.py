@@ -10,7 +10,7 @@ import click
 from ltchm_geo.cli import text
 from ltchm_geo.cli.options import Reporter, json_option, quiet_option
 from ltchm_geo.cli.sections import SectionedCommand, under
-from ltchm_geo.cli.settings_options import settings_options
+from ltchm_geo.cli.settings_options import RUNNING, settings_options
 
 if TYPE_CHECKING:
     from ltchm_geo.compress import CompressResult
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.argument("dst", required=False)
 @settings_options
 @under(
-    "How it is done",
+    RUNNING,
     click.option(
         "--resume", is_flag=True, help="Keep what is finished when interrupted; go on from it in the next run."
     ),

@@ -20,6 +20,7 @@ from ltchm_geo.cli.options import (
 )
 from ltchm_geo.cli.sections import SectionedCommand, under
 from ltchm_geo.cli.settings_options import (
+    AIMS,
     decorrelate_option,
     lambda_option,
     lossless_option,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     """,
 )
 @click.argument("src")
-@under("How good (give one)", quality_option, lambda_option, lossless_option, max_error_option)
+@under(AIMS, quality_option, lambda_option, lossless_option, max_error_option)
 @under("What the scene would be", nodata_option, overviews_option, decorrelate_option, tile_size_option, model_option)
 @under(
     "What is looked at",

@@ -18,6 +18,8 @@ from ltchm_geo.cli.options import (
 from ltchm_geo.cli.sections import under
 
 __all__ = [
+    "AIMS",
+    "RUNNING",
     "decorrelate_option",
     "lambda_option",
     "lossless_option",
@@ -27,6 +29,9 @@ __all__ = [
     "settings_options",
     "tile_size_option",
 ]
+
+#: Headings in the help that commands add options of their own to.
+AIMS, RUNNING = "How good (give one)", "How it is done"
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -104,7 +109,7 @@ nodata_option = click.option(
 )
 
 _AIMS = under(
-    "How good (give one)",
+    AIMS,
     quality_option,
     lambda_option,
     lossless_option,
@@ -147,7 +152,7 @@ _CHECKS = under(
     click.option("--measure", is_flag=True, help="Decode the result and report PSNR and largest error per band."),
     click.option("--verify", is_flag=True, help="Read every tile of the result back before it gets its name."),
 )
-_RUN = under("How it is done", device_option, workers_option, scheduler_option, overwrite_option)
+_RUN = under(RUNNING, device_option, workers_option, scheduler_option, overwrite_option)
 
 
 def settings_options(command: _Command) -> _Command:
