@@ -233,6 +233,23 @@ def test_crops_come_in_the_order_in_which_they_were_drawn():
     assert 170 < float(places.mean()) < 230
 
 
+def test_the_wanted_share_of_crops_is_halved():
+    """Columns rise by one from pixel to pixel, and by two where every other one is left out or two are averaged."""
+    pools = [Pool.build([("large", coordinates(90, 90, 3, 7)), ("small", coordinates(30, 30, 3, 9))], CPU)]
+    drawn = (Sampler(pools, {}, halved=0.4).draw(3000, 32, seeded(4)) * 255).double()
+    large = (drawn[:, 2] - 7).abs().flatten(1).amax(1) < 1e-3
+    rise = drawn[:, 1, 0, 1] - drawn[:, 1, 0, 0]
+    halved = (rise - 2).abs() < 1e-3
+    assert 0.3 < halved[large].double().mean() < 0.5
+    assert not halved[~large].any()  # too small for twice the size
+    averaged = (drawn[:, 0, 0, 0] % 1 - 0.5).abs() < 1e-3  # the mean of an even and an odd row
+    assert 0.6 < averaged[halved].double().mean() < 0.8
+    assert not averaged[~halved].any()
+    whole = (drawn[halved][:, :2] - drawn[halved][:, :2, :1, :1]).round()
+    assert (whole[:, 0] == 2 * torch.arange(32)[:, None]).all()
+    assert (whole[:, 1] == 2 * torch.arange(32)).all()
+
+
 # --- augmentation -----------------------------------------------------------------------------------------------------
 
 
@@ -253,6 +270,16 @@ def test_augment_keeps_extreme_images_finite(value):
     out = augment(torch.full((256, 3, 8, 8), value), seeded())
     assert torch.isfinite(out).all()
     assert 0 <= float(out.min()) <= float(out.max()) <= 1
+
+
+def test_some_images_are_stretched_to_black_and_white():
+    x = 0.3 + 0.2 * torch.rand(600, 3, 16, 16, generator=seeded(1))
+    out = augment(x, seeded(2))
+    white, black = ((out == v).flatten(1).double().mean(1) for v in (1.0, 0.0))
+    stretched = (white > 0.005) & (white < 0.4)
+    assert 0.08 < stretched.double().mean() < 0.2
+    assert (black[stretched] < 0.2).all()
+    assert out[stretched].flatten(1).std(1).min() > 0.15  # 0.06 before
 
 
 def test_augment_turns_each_image_by_itself():

@@ -116,7 +116,7 @@ def train(
     )
     out.mkdir(parents=True, exist_ok=True)
     trunk, branch = out / "trunk.safetensors", out / "branch.safetensors"
-    trainer = Trainer(plan, Sampler(load_pools(data, where), plan.weights), where)
+    trainer = Trainer(plan, Sampler(load_pools(data, where), plan.weights, plan.halved), where)
     start = branch if decay_steps and branch.exists() else trunk
     if start.exists():
         trainer.load(start)

@@ -13,6 +13,7 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     x = torch.where(draw.chance(0.3), _permute_bands(x, draw), x)
     x = torch.where(draw.chance(0.08), x.mean(1, keepdim=True).expand_as(x), x)
     x = torch.where(draw.chance(0.5), _expose(x, draw), x)
+    x = torch.where(draw.chance(0.12), _stretch(x, draw), x)
     noise = torch.randn(x.shape, generator=generator, device=x.device) * draw.between(0.0, 0.012)
     x = torch.where(draw.chance(0.25), x + noise, x)
     x = torch.where(draw.chance(0.04), _cut(x, draw), x)
@@ -55,6 +56,17 @@ def _expose(x: Tensor, draw: Draw) -> Tensor:
     """Gamma, gain, and haze (an offset that also lowers contrast)."""
     gamma, gain, haze = draw.between(0.6, 1.6), draw.between(0.5, 1.15), draw.between(-0.05, 0.25)
     return x.clamp(min=1e-4) ** gamma * gain * (1 - haze) + haze
+
+
+def _stretch(x: Tensor, draw: Draw) -> Tensor:
+    """As made for the screen: dark ends at 0, up to a fifth of the pixels is white, a gamma darkens the rest."""
+    ordered = x[:, :, ::4, ::4].flatten(1).sort(1).values
+    last = ordered.shape[1] - 1
+    low, high = (
+        ordered.gather(1, (draw.between(*part).flatten(1) * last).long())[:, :, None, None]
+        for part in ((0.0, 0.02), (0.8, 1.0))
+    )
+    return ((x - low) / (high - low).clamp(min=1 / 64)).clamp(0.0, 1.0) ** draw.between(0.8, 2.5)
 
 
 def _cut(x: Tensor, draw: Draw) -> Tensor:

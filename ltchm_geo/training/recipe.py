@@ -30,6 +30,8 @@ class Recipe:
         Side of the random crops and their number per step in the constant phase.
     decay_crop, decay_batch : int
         The same in the decay branch; 256 there, because the tile is the model's atomic unit.
+    halved : float
+        Share of the crops that are cut at twice the size and halved (`training.data.Sampler`).
     planes : float
         Share of the crops that become what scenes of many bands are coded as (`training.planes`).
     optimizer : {"muon", "adamw"}
@@ -85,6 +87,7 @@ class Recipe:
     batch: int = 16
     decay_crop: int = 256
     decay_batch: int = 16
+    halved: float = 0.0
     planes: float = 0.0
     optimizer: Literal["muon", "adamw"] = "muon"
     whiten: bool = False
@@ -116,8 +119,8 @@ class Recipe:
             )
         if min(self.batch, self.decay_batch) < 1:
             raise UsageError("recipe: batch and decay_batch must be at least 1")
-        if not 0 <= self.planes <= 1:
-            raise UsageError("recipe: planes must be from 0 to 1")
+        if not (0 <= self.halved <= 1 and 0 <= self.planes <= 1):
+            raise UsageError("recipe: halved and planes must be from 0 to 1")
         if not 0 <= self.ramp <= 1 or (self.ramp and not ours):
             raise UsageError("recipe: ramp must be from 0 to 1, and only an ltchm has one")
         if self.optimizer not in ("muon", "adamw"):
