@@ -69,14 +69,16 @@ def make_documents(meta: SceneMeta, folder: bool) -> dict[str, bytes]:
         or Zarr conventions ``spatial_ref``, ``x``, ``y`` and attributes. All of it follows from `meta`.
     """
     if not folder:
-        return {"zarr.json": dumps({"attributes": {"ltchm": meta.to_dict()}, "zarr_format": 3, "node_type": "group"})}
+        return {
+            "zarr.json": dumps({"attributes": {"ltchm": meta.to_document()}, "zarr_format": 3, "node_type": "group"})
+        }
     import zarr
     from zarr.core.buffer import Buffer
 
     stored: dict[str, Buffer] = {}
     store = zarr.storage.MemoryStore(stored)
     conventions = _multiscales(meta) if meta.overviews else {}
-    root = zarr.create_group(store, zarr_format=3, attributes={"ltchm": meta.to_dict(), **conventions})
+    root = zarr.create_group(store, zarr_format=3, attributes={"ltchm": meta.to_document(), **conventions})
     for pyramid in meta.pyramid:
         level = root.create_group(str(pyramid), attributes={"Conventions": "CF-1.11"})
         shape = meta.pyramid_shape(pyramid)

@@ -138,8 +138,8 @@ class ObjectFolder:
         """See `Store.read`."""
         return exactly(self._present(key).pread(offset, size), size, key)
 
-    def keys(self) -> set[str] | None:
-        """See `Store.keys`."""
+    def directory(self) -> dict[str, tuple[int, int]] | None:
+        """See `Store.directory`."""
         return None
 
     def total_size(self) -> int | None:

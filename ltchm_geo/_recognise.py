@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import struct
 import zipfile
+from typing import Protocol
 
 from .location import is_object_url, locate
 
-__all__ = ["MANIFEST_KEY", "NO_ZIP", "is_scene"]
+__all__ = ["MANIFEST_KEY", "NO_ZIP", "is_scene", "names_scene"]
 
 MANIFEST_KEY = "ltchm-manifest.json"
+_FIRST_SHARD = "0/g0/c/0/0/0"  # which every scene has
 #: What zipfile raises of a file that is none, or none that it can read.
 NO_ZIP = (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError, OverflowError)
 
@@ -29,6 +31,15 @@ def is_scene(path: str) -> bool:
         return os.path.exists(os.path.join(path, MANIFEST_KEY))
     try:
         with zipfile.ZipFile(path) as archive:
-            return MANIFEST_KEY in archive.namelist()
+            return names_scene(archive.namelist())
     except NO_ZIP:
         return False  # not a local ZIP file
+
+
+class _Keys(Protocol):
+    def __contains__(self, key: str, /) -> bool: ...
+
+
+def names_scene(keys: _Keys) -> bool:
+    """Whether what has these keys means to be a scene. Single files have no manifest since format 4."""
+    return MANIFEST_KEY in keys or _FIRST_SHARD in keys

@@ -194,7 +194,7 @@ def _discard_staged(part: Path, lock: IO[bytes]) -> None:
 
 
 def _line(key: str, record: Record) -> str:
-    return f"{record.sha256} {record.size} {key}"
+    return f"{record.checksum} {record.size} {key}"
 
 
 def _key(line: str) -> str:

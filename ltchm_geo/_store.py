@@ -59,8 +59,8 @@ class Store(Protocol):
     def read(self, key: str, offset: int, size: int) -> bytes:
         """Exactly `size` bytes from `offset` on; CorruptContainerError when they are not there."""
 
-    def keys(self) -> set[str] | None:
-        """All keys, or None where listing them is not cheap."""
+    def directory(self) -> dict[str, tuple[int, int]] | None:
+        """Size and CRC-32 of all keys; None where there is no such list."""
 
     def total_size(self) -> int | None:
         """Bytes the store takes up, or None where that is the sum over its keys."""
@@ -126,8 +126,8 @@ class DirectoryStore:
         self._check_name()
         return exactly(data, size, key)
 
-    def keys(self) -> set[str] | None:
-        """See `Store.keys`."""
+    def directory(self) -> dict[str, tuple[int, int]] | None:
+        """See `Store.directory`."""
         return None
 
     def total_size(self) -> int | None:
@@ -190,12 +190,12 @@ class ZipStore:
         self.path, self._file = path, file
         self._begins: dict[str, int] = {}  # where the data of members lie whose headers were looked at
         try:
-            self._members = self._directory()
+            self._members = self._list_members()
         except BaseException:
             self._file.close()
             raise
 
-    def _directory(self) -> dict[str, _Member]:
+    def _list_members(self) -> dict[str, _Member]:
         """All members, checked."""
         if self._file.pread(0, 4) != b"PK\x03\x04":
             raise NotAContainerError(f"{self.path} is not a compressed scene; `ltchm compress` makes one of a raster")
@@ -276,9 +276,9 @@ class ZipStore:
         deflated = exactly(self._file.pread(begin, member.stored), member.stored, key)
         return _inflate_document(key, member, deflated)[offset : offset + size]
 
-    def keys(self) -> set[str] | None:
-        """See `Store.keys`."""
-        return set(self._members)
+    def directory(self) -> dict[str, tuple[int, int]] | None:
+        """See `Store.directory`."""
+        return {key: (member.size, member.crc) for key, member in self._members.items()}
 
     def total_size(self) -> int | None:
         """See `Store.total_size`."""

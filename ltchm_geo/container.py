@@ -4,7 +4,7 @@
     0/...                   full resolution: one sharded array per band group, alpha, mask; in a folder CF coordinates
     1/..., 2/...            overviews, alike
     preview.jpg             quick-look, optional
-    ltchm-manifest.json     written last: every other key with its size and SHA-256
+    ltchm-manifest.json     in a folder, written last: every other key with its size and SHA-256
 
 docs/format.md is the specification. `ContainerWriter` takes whole shards of finished tiles; `ContainerReader` needs
 neither zarr nor torch and takes nothing in the file on trust.

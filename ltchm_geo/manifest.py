@@ -1,14 +1,16 @@
-"""The list of everything a scene consists of. It is written last: a scene without it was not finished.
+"""The list of everything a scene consists of.
 
-A missing shard would otherwise read as fill value, and nobody would notice.
+Of a folder it is written last, as a file: a scene without it was not finished. A missing shard would otherwise read as
+fill value, and nobody would notice. Of a single file the ZIP directory is the list, which is written last as well.
 """
 
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ._json import dumps, is_sha256, loads, require_keys
 from ._recognise import MANIFEST_KEY
@@ -16,8 +18,9 @@ from ._store import KEY
 from .errors import ContainerError, CorruptContainerError, IncompleteContainerError
 from .scene_meta import check_version
 
-__all__ = ["MANIFEST_KEY", "MAX_JSON", "MAX_MANIFEST", "MAX_PREVIEW", "PREVIEW_KEY", "Manifest", "Record"]
+__all__ = ["MANIFEST_KEY", "MAX_JSON", "MAX_MANIFEST", "MAX_PREVIEW", "PREVIEW_KEY", "ROOT_KEY", "Manifest", "Record"]
 
+ROOT_KEY = "zarr.json"
 PREVIEW_KEY = "preview.jpg"
 MAX_JSON = 1 << 24
 MAX_MANIFEST = 1 << 26
@@ -26,17 +29,63 @@ MAX_FILES = 1_000_000
 FORMAT_VERSION = 2
 
 
+class Digest(Protocol):
+    """A checksum of what comes piece by piece; `hashlib`'s are such."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take in the next piece."""
+
+    def hexdigest(self) -> str:
+        """The checksum of all pieces."""
+
+
+class _Crc32:
+    """See `Digest`."""
+
+    def __init__(self) -> None:
+        self._crc = 0
+
+    def update(self, data: bytes, /) -> None:
+        self._crc = zlib.crc32(data, self._crc)
+
+    def hexdigest(self) -> str:
+        return f"{self._crc:08x}"
+
+
 @dataclass(frozen=True)
 class Record:
-    """Size and SHA-256 of what is stored under one key."""
+    """Size and checksum of what is stored under one key.
+
+    Attributes
+    ----------
+    size : int
+        In bytes.
+    checksum : str
+        In hex: its SHA-256, or what the ZIP directory has of it, its CRC-32.
+    """
 
     size: int
-    sha256: str
+    checksum: str
 
     @classmethod
     def of(cls, data: bytes) -> Record:
-        """The record of these bytes."""
+        """The record of these bytes, with their SHA-256."""
         return cls(len(data), hashlib.sha256(data).hexdigest())
+
+    @property
+    def kind(self) -> str:
+        """What the checksum is."""
+        return "SHA-256" if is_sha256(self.checksum) else "CRC-32"
+
+    def digest(self) -> Digest:
+        """What makes a checksum of this kind."""
+        return hashlib.sha256() if self.kind == "SHA-256" else _Crc32()
+
+    def fits(self, data: bytes) -> bool:
+        """Whether these are the bytes that are meant."""
+        digest = self.digest()
+        digest.update(data)
+        return len(data) == self.size and digest.hexdigest() == self.checksum
 
     @classmethod
     def from_dict(cls, found: Any) -> Record:
@@ -52,15 +101,30 @@ class Record:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Every key of a scene but the manifest itself: the shards, and the other files."""
+    """Every key of a scene but the manifest itself: the shards, and the other files.
+
+    Attributes
+    ----------
+    shards, files : mapping of str to Record
+    source : str
+        Whom messages name as having said so.
+    """
 
     shards: Mapping[str, Record]
     files: Mapping[str, Record]
+    source: str = "its manifest"
+
+    @classmethod
+    def of_directory(cls, listed: Mapping[str, tuple[int, int]]) -> Manifest:
+        """What a ZIP directory, sizes and CRC-32 of all members by name, says about a scene."""
+        records = {key: Record(size, f"{crc:08x}") for key, (size, crc) in listed.items()}
+        files = {key: records.pop(key) for key in (ROOT_KEY, PREVIEW_KEY) if key in records}
+        return cls(records, files, "the file's directory")
 
     def pack(self) -> bytes:
         """As it is stored; keys are sorted so that equal scenes have equal manifests."""
         parts = {
-            name: {key: {"bytes": record.size, "sha256": record.sha256} for key, record in sorted(records.items())}
+            name: {key: {"bytes": record.size, "sha256": record.checksum} for key, record in sorted(records.items())}
             for name, records in (("shards", self.shards), ("files", self.files))
         }
         return dumps({"format": FORMAT_VERSION, "complete": True, **parts})

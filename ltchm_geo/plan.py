@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DOCUMENT_BYTES", "describe_scene", "warn_of_alpha"]
 
-#: Bytes of descriptions, manifest and directory of a small scene: docs/decisions/0005-small-scenes.md
-DOCUMENT_BYTES = 1600
+#: Bytes of the description and the ZIP directory of a small scene: docs/decisions/0005-small-scenes.md
+DOCUMENT_BYTES = 1300
 _SAMPLES = 24  # tiles that tell how bands go together, and what an alpha band holds
 _MANY, _MOST = 32, 0.5  # opacities that differ, and the part of the pixels that are neither clear nor opaque
 

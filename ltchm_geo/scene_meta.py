@@ -21,12 +21,13 @@ from .errors import CorruptContainerError, UnsupportedVersionError, UsageError
 from .georef import BandInfo, Georef, Number
 from .guarantee import Guarantee
 from .pyramid import Overview, check_overviews, reduced
+from .scene_defaults import fill_in, leave_out
 from .tiles import DEFAULT_SHARD, DEFAULT_TILE, TILE_MULTIPLE, TileGrid
 from .types import EXACT_DTYPES, MAX_PIXELS, MAX_SIDE, PIXEL_DTYPES, Shape2d, TileIndex
 
 __all__ = ["FORMAT_VERSION", "BandGroup", "Overview", "SceneMeta", "array_path", "check_version"]
 
-FORMAT_VERSION = 3  # of the scene description; manifest, tiles and codec configuration have their own
+FORMAT_VERSION = 4  # of the scene description; manifest, tiles and codec configuration have their own
 MAX_TILE = 1024
 MAX_SHARD = 64
 MAX_SHARDS = 400_000  # keeps the manifest below its own limit
@@ -34,6 +35,7 @@ MAX_BANDS = 65_535
 GROUP_BANDS = 3
 #: Version of the scene description that brought a key; all others were in 0.
 _SINCE = {"overviews": 1, "halo": 2, "guarantee": 2}
+_TRANSFORMS_SINCE, _DEFAULTS_SINCE = 3, 4
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,10 @@ class SceneMeta:
         shards = self.pyramid_grid(pyramid).shard_indices
         return [self.shard_key(array, shard, pyramid) for array in self.arrays for shard in shards]
 
+    def to_document(self) -> dict[str, Any]:
+        """As it is stored: `to_dict` without what has its default. `from_dict` gives an equal description back."""
+        return leave_out(self.to_dict())
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` gives an equal description back."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -193,7 +199,7 @@ class SceneMeta:
 
     @classmethod
     def from_dict(cls, found: Any) -> SceneMeta:
-        """Strict inverse of `to_dict`.
+        """Strict inverse of `to_dict` and `to_document`.
 
         Raises
         ------
@@ -201,6 +207,7 @@ class SceneMeta:
         """
         version = check_version(found, "scene")
         try:
+            found = fill_in(found) if version >= _DEFAULTS_SINCE else found
             keys = {"format", *(f.name for f in fields(cls) if _SINCE.get(f.name, 0) <= version)}
             found = dict(require_keys(found, keys, what="scene"))
             del found["format"]
@@ -216,7 +223,7 @@ class SceneMeta:
             }
             if found.get("guarantee") is not None:
                 parsed["guarantee"] = Guarantee.from_dict(found["guarantee"])
-            if version < FORMAT_VERSION and any(group.transform for group in parsed["groups"]):
+            if version < _TRANSFORMS_SINCE and any(group.transform for group in parsed["groups"]):
                 raise ValueError(f"format {version} knows no transforms")
             return cls(**{**found, **parsed})
         except ValueError as error:

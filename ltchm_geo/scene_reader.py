@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import threading
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from ._inflate import GZIP, inflate
 from ._json import loads
+from ._recognise import names_scene
 from ._store import Store, open_store
 from .errors import (
     ContainerError,
@@ -32,6 +32,7 @@ from .manifest import (
     MAX_MANIFEST,
     MAX_PREVIEW,
     PREVIEW_KEY,
+    ROOT_KEY,
     Manifest,
     Record,
 )
@@ -42,7 +43,6 @@ from .types import PixelBox, TileIndex
 
 __all__ = ["ContainerReader", "Problem"]
 
-_ROOT = "zarr.json"
 _CACHED_INDICES = 256
 _PIECE = 1 << 23
 
@@ -96,11 +96,9 @@ class ContainerReader:
 
     def _open(self) -> None:
         try:
-            root = self._document(_ROOT, MAX_JSON) if _ROOT in self._store else b""
+            root = self._document(ROOT_KEY, MAX_JSON) if ROOT_KEY in self._store else b""
             self.meta = SceneMeta.from_dict(self._find_description(root))
-            if MANIFEST_KEY not in self._store:
-                raise IncompleteContainerError("the scene was not finished, its manifest is missing: compress it again")
-            self.manifest = Manifest.unpack(self._document(MANIFEST_KEY, MAX_MANIFEST))
+            self.manifest = self._find_manifest()
             self.grids: tuple[TileGrid, ...] = tuple(self.meta.pyramid_grid(level) for level in self.meta.pyramid)
             self.grid = self.grids[0]
             self._check_manifest(root)
@@ -112,16 +110,25 @@ class ContainerReader:
             document = loads(root)
             return document["attributes"]["ltchm"]
         except (ValueError, TypeError, KeyError) as error:
-            if MANIFEST_KEY in self._store:
+            if names_scene(self._store):
                 raise CorruptContainerError("the scene's description is damaged") from error
             raise NotAContainerError("not a compressed scene") from error
 
+    def _find_manifest(self) -> Manifest:
+        """That of a folder, or of a single file of format 3 and before; else the ZIP directory."""
+        if MANIFEST_KEY in self._store:
+            return Manifest.unpack(self._document(MANIFEST_KEY, MAX_MANIFEST))
+        if (listed := self._store.directory()) is None:
+            raise IncompleteContainerError("the scene was not finished, its manifest is missing: compress it again")
+        return Manifest.of_directory(listed)
+
     def _check_manifest(self, root: bytes) -> None:
-        if self.manifest.files.get(_ROOT) != Record.of(root):
-            raise CorruptContainerError("the scene's description is not the one its manifest names")
+        source, described = self.manifest.source, self.manifest.files.get(ROOT_KEY)
+        if described is None or not described.fits(root):
+            raise CorruptContainerError(f"the scene's description is not the one {source} names")
         expected = {key for level in self.meta.pyramid for key in self.meta.shard_keys(level)}
         if expected != self.manifest.shards.keys():
-            raise CorruptContainerError("the manifest does not list exactly the shards the scene must have")
+            raise CorruptContainerError(f"{source} does not list exactly the shards the scene must have")
         # What a scene claims to be takes bytes in proportion: neither time nor memory may go by empty shards.
         smallest = index_size(self.meta.shard**2)
         if short := next((key for key, record in self.manifest.shards.items() if record.size < smallest), None):
@@ -131,14 +138,14 @@ class ContainerReader:
                 raise CorruptContainerError(f"{key} has {record.size} bytes, more than the {MAX_JSON} allowed")
         if (preview := self.manifest.files.get(PREVIEW_KEY)) is not None and preview.size > MAX_PREVIEW:
             raise CorruptContainerError(f"the preview has {preview.size} bytes, more than the {MAX_PREVIEW} allowed")
-        keys = self._store.keys()
-        if keys is None:
+        listed = self._store.directory()
+        if listed is None:
             return  # a folder: sizes are checked as its files are read
-        if keys != {*expected, *self.manifest.files, MANIFEST_KEY}:
+        if listed.keys() - {MANIFEST_KEY} != {*expected, *self.manifest.files}:
             raise CorruptContainerError("the file does not hold exactly the members its manifest lists")
         for key, record in (*self.manifest.shards.items(), *self.manifest.files.items()):
             if self._store.size(key) != record.size:
-                raise CorruptContainerError(f"{key} has {self._store.size(key)} bytes, its manifest says {record.size}")
+                raise CorruptContainerError(f"{key} has {self._store.size(key)} bytes, {source} says {record.size}")
 
     def _document(self, key: str, limit: int) -> bytes:
         size = self._store.size(key)
@@ -190,8 +197,8 @@ class ContainerReader:
             if key in self._indices:
                 return self._indices[key]
         size, slots = self._store.size(key), self.meta.shard**2
-        if size != self.manifest.shards[key].size:
-            raise CorruptTileError(f"shard has {size} bytes, its manifest says {self.manifest.shards[key].size}")
+        if size != (expected := self.manifest.shards[key].size):
+            raise CorruptTileError(f"shard has {size} bytes, {self.manifest.source} says {expected}")
         body = size - index_size(slots)
         tail = self._store.read(key, body, index_size(slots))
         index = ShardIndex(tail, slots, body, self.meta.payload_limit(array) + 4)
@@ -246,7 +253,7 @@ class ContainerReader:
     # --- the scene as a whole ----------------------------------------------------------------------------------------
 
     def verify(self, progress: Callable[[int], None] | None = None) -> list[Problem]:
-        """Check every byte: the SHA-256 of each key, the checksum of each tile. Decodes no pixels.
+        """Check every byte: the SHA-256 or CRC-32 of each key, the checksum of each tile. Decodes no pixels.
 
         Parameters
         ----------
@@ -264,11 +271,11 @@ class ContainerReader:
         return problems
 
     def _verify_key(self, key: str, record: Record, progress: Callable[[int], None] | None) -> list[Problem]:
-        digest = hashlib.sha256()
+        digest, source = record.digest(), self.manifest.source
         try:
             size = self._store.size(key)
             if size != record.size:
-                return [Problem(key, f"has {size} bytes, its manifest says {record.size}")]
+                return [Problem(key, f"has {size} bytes, {source} says {record.size}")]
             for at in range(0, size, _PIECE):
                 piece = self._store.read(key, at, min(_PIECE, size - at))
                 digest.update(piece)
@@ -276,7 +283,8 @@ class ContainerReader:
                     progress(len(piece))
         except CorruptContainerError as error:
             return [Problem(key, str(error))]
-        return [] if digest.hexdigest() == record.sha256 else [Problem(key, "its SHA-256 is not its manifest's")]
+        sound = digest.hexdigest() == record.checksum
+        return [] if sound else [Problem(key, f"its {record.kind} is not what {source} says")]
 
     def index_problem(self, array: str, shard: TileIndex, pyramid: int = 0) -> Problem | None:
         """Why no tile of a shard can be found; None where its index is sound."""
@@ -308,7 +316,7 @@ class ContainerReader:
         sizes = {a: sum(records[self.meta.shard_key(a, s)].size for s in shards) for a in self.meta.arrays}
         if self.meta.overviews:
             sizes["overviews"] = sum(self.pyramid_size(level) for level in self.meta.pyramid if level)
-        files = {key: self._store.stored_size(key) for key in (*self.manifest.files, MANIFEST_KEY)}
+        files = {k: self._store.stored_size(k) for k in (*self.manifest.files, MANIFEST_KEY) if k in self._store}
         if PREVIEW_KEY in files:
             sizes["preview"] = files.pop(PREVIEW_KEY)
         sizes["metadata"] = sum(files.values())
@@ -326,8 +334,8 @@ class ContainerReader:
         if record is None:
             return None
         data = self._document(PREVIEW_KEY, MAX_PREVIEW)
-        if Record.of(data) != record:
-            raise CorruptContainerError(f"{self.path}: the preview is not the one its manifest names")
+        if not record.fits(data):
+            raise CorruptContainerError(f"{self.path}: the preview is not the one {self.manifest.source} names")
         return data
 
     def close(self) -> None:

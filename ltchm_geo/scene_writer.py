@@ -66,7 +66,8 @@ class ContainerWriter:
         resume: str | None = None,
     ):
         self.meta, self.grid = meta, meta.grid
-        documents = make_documents(meta, folder=is_folder(locate(destination)))
+        self._folder = is_folder(locate(destination))
+        documents = make_documents(meta, self._folder)
         if largest := next((key for key, data in documents.items() if len(data) > MAX_JSON), None):
             raise UsageError(f"{largest} would take over {MAX_JSON} bytes: the source's tags or RPCs are too large")
         self._records: dict[str, Record] = {}
@@ -76,7 +77,7 @@ class ContainerWriter:
             self._sink = open_sink(destination, overwrite)
         else:
             expected = _shards_in_order(meta)
-            order = [*documents, *expected, PREVIEW_KEY, MANIFEST_KEY]
+            order = [*documents, *expected, PREVIEW_KEY]  # the single file's; of a folder it means nothing
             self._sink = sink = open_resumable_sink(destination, overwrite, _identity(resume, documents), order)
             self._records = {key: sink.kept[key] for key in expected if key in sink.kept}
             self._read = sink.read
@@ -144,11 +145,12 @@ class ContainerWriter:
         self._files[PREVIEW_KEY] = Record.of(data)
 
     def finish(self) -> None:
-        """Write the manifest and give the scene its final name. UsageError when shards are missing."""
+        """Write the list of all keys and give the scene its final name. UsageError when shards are missing."""
         expected = sum(len(self.meta.shard_keys(level)) for level in self.meta.pyramid)
         if len(self._records) != expected:
             raise UsageError(f"{expected - len(self._records)} of {expected} shards were not stored")
-        self._sink.put(MANIFEST_KEY, Manifest(self._records, self._files).pack())
+        if self._folder:  # the single file's list is the ZIP directory
+            self._sink.put(MANIFEST_KEY, Manifest(self._records, self._files).pack())
         self._sink.commit()
 
     def __enter__(self) -> Self:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -14,10 +13,9 @@ from rasters import CHIAPAS, DRONE, opened, smooth, write_classes, write_tif
 
 import ltchm_geo
 from ltchm_geo import compress_raster, quicklook
-from ltchm_geo._json import dumps
 from ltchm_geo._store import member_method
 from ltchm_geo.cli.main import main
-from ltchm_geo.container import MANIFEST_KEY, ContainerReader
+from ltchm_geo.container import ContainerReader
 from ltchm_geo.errors import CorruptContainerError, UsageError
 from ltchm_geo.picture import Stretch, encode_picture
 from ltchm_geo.types import PixelBox, TileIndex
@@ -32,12 +30,10 @@ def source_of(path: Path, dtype: str = "uint8", side: tuple[int, int] = (200, 70
 
 
 def add_preview(scene: Path, data: bytes) -> Path:
-    """The scene file with these bytes as its preview, in a manifest that names them."""
+    """The scene file with these bytes as its preview."""
     with zipfile.ZipFile(scene) as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
-    manifest = json.loads(content[MANIFEST_KEY])
-    manifest["files"]["preview.jpg"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    content |= {"preview.jpg": data, MANIFEST_KEY: dumps(manifest)}
+    content["preview.jpg"] = data
     with zipfile.ZipFile(scene, "w") as archive:
         for name, stored in content.items():
             archive.writestr(name, stored, member_method(name))

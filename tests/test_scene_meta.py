@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -86,7 +87,9 @@ def test_meta_nan_survives():
         {"source": {"a": True}},
         {"guarantee": {"max_error": [10**400] * 5, "classes": False}},
         {"bands": META.to_dict()["bands"][3:4], "groups": [], "alpha": 0},
-        {"georef": {}},
+        {"georef": None},
+        {"georef": {"crs": 5}},
+        {"bands": [{}] * 5},
         {"surprise": 1},
         {"overviews": None},
         {"overviews": [2]},
@@ -130,7 +133,28 @@ def test_older_versions_lack_keys(version, later):
     older = {key: value for key, value in META.to_dict().items() if key not in later}
     assert SceneMeta.from_dict({**older, "format": version}) == META
     with pytest.raises(CorruptContainerError, match=f"lacks {min(later)}"):
-        SceneMeta.from_dict(older)
+        SceneMeta.from_dict({**older, "format": 3})
+
+
+def test_what_has_its_default_is_left_out():
+    plain = replace(
+        META, alpha=None, mask=False, source={}, georef=Georef(), bands=(BandInfo("uint8"),) * 3, groups=META.groups[:1]
+    )
+    document = plain.to_document()
+    assert document["bands"] == [{"colorinterp": "undefined"}] * 3
+    assert document["georef"] == {}
+    assert not {"alpha", "mask", "source", "overviews", "halo", "guarantee"} & document.keys()
+    for meta in (META, plain):
+        assert SceneMeta.from_dict(meta.to_document()) == SceneMeta.from_dict(meta.to_dict()) == meta
+    with pytest.raises(CorruptContainerError, match="lacks alpha"):
+        SceneMeta.from_dict({**document, "format": 3})
+
+
+def test_what_only_seems_to_be_a_default_is_stored():
+    bands = tuple(replace(band, offset=-0.0, nodata=0) for band in META.bands)
+    found = SceneMeta.from_dict(replace(META, bands=bands).to_document()).bands[0]
+    assert math.copysign(1, found.offset) == -1
+    assert found.nodata == 0
 
 
 def test_shards_of_overviews_count():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import signal
@@ -120,14 +121,21 @@ def test_disk_full(tmp_path, monkeypatch, name):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_disk_full_at_the_very_end(tmp_path, monkeypatch):
-    # Everything so far still sits in the buffer: the error comes when `finish` flushes it, and again on closing.
+    """What is still in the buffer then, the directory, does not fit: told when it is flushed, and again on closing."""
+
+    class Disk(io.FileIO):
+        full = False
+
+        def write(self, data):
+            if self.full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+    monkeypatch.setattr(_sink, "lock_file", lambda path, _: io.BufferedRandom(Disk(path, "x+")))
     with pytest.raises(DestinationError, match="disk full"), ContainerWriter(tmp_path / "a.ltchm", META) as writer:  # noqa: PT012
         put_all(writer)
-        descriptor = writer._sink._file.fileno()
-        with open("/dev/full", "wb") as full:
-            os.dup2(full.fileno(), descriptor)
+        monkeypatch.setattr(Disk, "full", True)
         writer.finish()
     assert list(tmp_path.iterdir()) == []
 

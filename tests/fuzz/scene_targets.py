@@ -21,7 +21,7 @@ from targets import folder, parsed, target
 import ltchm_geo
 from ltchm_geo._store import member_method
 from ltchm_geo.container import ContainerReader, SceneMeta
-from ltchm_geo.manifest import MANIFEST_KEY, PREVIEW_KEY, Manifest, Record
+from ltchm_geo.manifest import PREVIEW_KEY
 from ltchm_geo.picture import encode_picture
 from ltchm_geo.scene_decoder import SceneDecoder
 from ltchm_geo.shards import pack_shard
@@ -55,10 +55,9 @@ def write_scene(meta: SceneMeta, described: Any, draw: Draw, preview: bytes | No
                 slots = [grid.slot(tile) for tile in grid.tiles_in_shard(index)]
                 chunks = {slot: _chunk(meta, array, draw) for slot in slots}
                 shards[meta.shard_key(array, index, level)] = pack_shard(chunks, meta.shard**2)
-    records = [{key: Record.of(value) for key, value in part.items()} for part in (shards, files)]
     path = folder() / "scene.ltchm"
     with zipfile.ZipFile(path, "w") as archive:
-        for key, value in (files | shards | {MANIFEST_KEY: Manifest(*records).pack()}).items():
+        for key, value in (files | shards).items():
             archive.writestr(key, value, member_method(key))
     return path
 
