@@ -35,7 +35,7 @@ def scene(data: bytes) -> None:
     """A description with changes and tiles to match; then one of the doors."""
     draw = Draw(data)
     door = draw.one_of([_info, _restore, _rasterio, _xarray, _outline, _picture, _virtual])
-    found = parsed(edited(DECODABLE.to_dict(), draw))
+    found = parsed(edited(DECODABLE.to_document(), draw))
     meta = SceneMeta.from_dict(found)
     if sum(np.prod(meta.pyramid_grid(level).shape) for level in meta.pyramid) > MOST_TILES or meta.tile > 128:
         return
@@ -119,7 +119,7 @@ def stored_preview(data: bytes) -> None:
         picture = bytearray(draw.rest())
     for _ in range(draw.number(8)):
         picture[draw.number(min(700, len(picture)) or 1) : 1] = bytes([draw.byte()])
-    path = write_scene(DECODABLE, DECODABLE.to_dict(), Draw(b""), bytes(picture))
+    path = write_scene(DECODABLE, DECODABLE.to_document(), Draw(b""), bytes(picture))
     ltchm_geo.preview(path, 10)
 
 

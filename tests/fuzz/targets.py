@@ -269,9 +269,10 @@ def transform(data: bytes) -> None:
 def description(data: bytes) -> None:
     """A sound scene description with changes; where it is taken, all that follows from it must work."""
     draw = Draw(data)
-    base = draw.one_of([META, DECODABLE, _MIXED_META]).to_dict()
+    base = draw.one_of([META, DECODABLE, _MIXED_META]).to_document()
     meta = SceneMeta.from_dict(parsed(edited(base, draw)))
-    assert SceneMeta.from_dict(_json.loads(_json.dumps(meta.to_dict()))).to_dict() == meta.to_dict()
+    for form in (meta.to_dict(), meta.to_document()):
+        assert SceneMeta.from_dict(_json.loads(_json.dumps(form))).to_dict() == meta.to_dict()
     for level in meta.pyramid:
         meta.pyramid_georef(level), meta.pyramid_quality(level)
         assert len(meta.shard_keys(level)) <= 400_000
