@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from test_training import make_trainer
 from test_training_data import add_image
@@ -16,8 +17,12 @@ from test_training_data import add_image
 from ltchm_geo import weights
 from ltchm_geo.cli.export import export
 from ltchm_geo.errors import DestinationError, InvalidWeightsError, UsageError, WeightsError
+from ltchm_geo.nn.config import ModelConfig
+from ltchm_geo.nn.model import LTCHM
 from ltchm_geo.training import data
 from ltchm_geo.training import export as training_export
+from ltchm_geo.training.blend import blend
+from ltchm_geo.training.dequantise import float_model
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +141,30 @@ def test_only_checkpoints_can_be_exported(run, tmp_path):
     assert isinstance(result.exception, UsageError)
     assert "cannot read the checkpoint" in str(result.exception)
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_between_two(run, tmp_path, monkeypatch):
+    """All of what training started from is that; half of it is half way."""
+    out = tmp_path / "weights"
+    monkeypatch.setenv("LTCHM_WEIGHTS", str(out))
+    assert exported(run, out, "begun").exit_code == 0
+    trainer = make_trainer()
+    trainer.start_from(float_model(weights.load("begun")))
+    for _ in range(2):
+        trainer.train_step()
+    (tmp_path / "run").mkdir()
+    trainer.save(tmp_path / "run" / "final.safetensors")
+    (tmp_path / "run" / "pack.tar").write_bytes((run / "pack.tar").read_bytes())
+    for tag, share in (("trained", "0"), ("half", "0.5"), ("again", "1")):
+        result = exported(tmp_path / "run", out, tag, "--blend", "begun", share)
+        assert result.exit_code == 0, result.output
+    tags = ("begun", "trained", "half", "again")
+    first = {tag: next(float_model(weights.load(tag)).g_a.parameters()) for tag in tags}
+    assert torch.equal(first["again"], first["begun"])
+    assert not torch.equal(first["trained"], first["begun"])
+    torch.testing.assert_close(first["half"], (first["trained"] + first["begun"]) / 2, atol=1e-3, rtol=0)
+
+
+def test_networks_of_different_sizes_are_not_blended():
+    with pytest.raises(UsageError, match="cannot be blended"):
+        blend(LTCHM(ModelConfig(channels=32)), LTCHM(ModelConfig(channels=64)), 0.5)

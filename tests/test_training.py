@@ -314,14 +314,16 @@ def test_decay_ends_at_one_percent_and_stops(tmp_path):
     assert again.step == 5
 
 
-def test_decay_takes_its_own_crops():
-    trainer, sizes = make_trainer(batch=2, decay_crop=256), []
+@pytest.mark.parametrize(("begin", "late"), [(0.0, 4), (0.75, 1), (1.0, 0)])
+def test_decay_takes_its_own_crops(begin, late):
+    trainer, sizes = make_trainer(batch=2, decay_crop=256, decay_from=begin), []
     draw = trainer.sampler.draw
     trainer.sampler.draw = lambda batch, size, *random: sizes.append((batch, size)) or draw(batch, 128, *random)
     trainer.train_step()
-    trainer.begin_decay(1)
-    trainer.train_step()
-    assert sizes == [(2, 128), (1, 256)]
+    trainer.begin_decay(4)
+    while not trainer.decayed:
+        trainer.train_step()
+    assert sizes == [(2, 128)] * (5 - late) + [(1, 256)] * late
 
 
 def test_warmup_is_linear():
@@ -579,8 +581,9 @@ def test_there_are_recipes():
         ({"model": {"channels": "64"}}, "model config: sizes must be integers"),
         ({"model": 3}, "model must be a table, not 3"),
         ({"lr": "1e-3"}, "lr must be a number, not '1e-3'"),
-        ({"halved": -0.1}, "halved and planes must be from 0 to 1"),
-        ({"planes": 1.5}, "halved and planes must be from 0 to 1"),
+        ({"halved": -0.1}, "halved must be from 0 to 1"),
+        ({"decay_from": 2}, "decay_from must be from 0 to 1"),
+        ({"planes": 1.5}, "planes must be from 0 to 1"),
         ({"ramp": -0.1}, "ramp must be from 0 to 1"),
         ({"ramp": 0.3, "architecture": "tcm"}, "only an ltchm has one"),
         ({"batch": 16.0}, r"batch must be a whole number, not 16\.0"),

@@ -14,6 +14,7 @@ import click
     Examples:
       ltchm export run/final.safetensors packs/train-0.tar --tag ltchm-128-v1
       ltchm export run/final.safetensors mine/*.tif --tag mine-v1 --out weights-of-mine
+      ltchm export run/final.safetensors packs/*.tar --tag ltchm-128-v2 --blend ltchm-128-v1 0.5
     """,
 )
 @click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -26,6 +27,13 @@ import click
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     help="Weights folder; made if it is not there.",
+)
+@click.option(
+    "--blend",
+    "blended",
+    type=(str, click.FloatRange(0, 1)),
+    metavar="NAME SHARE",
+    help="Mix in so much of the weights that training started from: between both, loss is often less than at either.",
 )
 @click.option("--status", type=click.Choice(["preview", "stable"]), default="preview", show_default=True)
 @click.option("--licence", default="Apache-2.0", show_default=True, metavar="NAME", help="Licence of the weights.")
@@ -52,6 +60,7 @@ def export(
     data: tuple[Path, ...],
     tag: str,
     out: Path,
+    blended: tuple[str, float] | None,
     status: str,
     licence: str,
     trained_on: str,
@@ -74,14 +83,19 @@ def export(
     from ltchm_geo._sink import explained
     from ltchm_geo.engine import load_engine
     from ltchm_geo.nn.config import LEVELS_PER_ANCHOR, MAX_LEVEL
+    from ltchm_geo.training.blend import blend
     from ltchm_geo.training.data import Sampler, load_pools
+    from ltchm_geo.training.dequantise import float_model
     from ltchm_geo.training.export import check_tag, export_weights, sources_of
     from ltchm_geo.training.integerise import rate_report
     from ltchm_geo.training.loop import average_ltchm, read_facts
+    from ltchm_geo.weights import load
 
     check_tag(out, tag)
     facts = read_facts(checkpoint)
     model = average_ltchm(checkpoint)
+    if blended is not None:
+        blend(model, float_model(load(blended[0])), blended[1])
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
     pools = load_pools(data, torch.device("cpu"))

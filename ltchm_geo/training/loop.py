@@ -159,7 +159,9 @@ class Trainer:
     def batch_and_size(self) -> tuple[int, int]:
         """Crops per step and their side in the present phase."""
         recipe = self.recipe
-        return (recipe.batch, recipe.crop) if self.decay is None else (recipe.decay_batch, recipe.decay_crop)
+        begin, steps = self.decay or (math.inf, 0)
+        late = self.step >= begin + recipe.decay_from * steps
+        return (recipe.decay_batch, recipe.decay_crop) if late else (recipe.batch, recipe.crop)
 
     @property
     def decayed(self) -> bool:

@@ -30,6 +30,9 @@ class Recipe:
         Side of the random crops and their number per step in the constant phase.
     decay_crop, decay_batch : int
         The same in the decay branch; 256 there, because the tile is the model's atomic unit.
+    decay_from : float
+        From which part of the decay branch on, 0 to 1, that is so. A branch that is a whole leg wants many crops
+        a step, or its gradients are noise (docs/training_log.md, leg 12), and whole tiles at its end.
     halved : float
         Share of the crops that are cut at twice the size and halved (`training.data.Sampler`).
     planes : float
@@ -87,6 +90,7 @@ class Recipe:
     batch: int = 16
     decay_crop: int = 256
     decay_batch: int = 16
+    decay_from: float = 0.0
     halved: float = 0.0
     planes: float = 0.0
     optimizer: Literal["muon", "adamw"] = "muon"
@@ -119,8 +123,9 @@ class Recipe:
             )
         if min(self.batch, self.decay_batch) < 1:
             raise UsageError("recipe: batch and decay_batch must be at least 1")
-        if not (0 <= self.halved <= 1 and 0 <= self.planes <= 1):
-            raise UsageError("recipe: halved and planes must be from 0 to 1")
+        for name in ("decay_from", "halved", "planes"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"recipe: {name} must be from 0 to 1")
         if not 0 <= self.ramp <= 1 or (self.ramp and not ours):
             raise UsageError("recipe: ramp must be from 0 to 1, and only an ltchm has one")
         if self.optimizer not in ("muon", "adamw"):
