@@ -96,3 +96,19 @@ def test_seamless_extents_of_version_3(tmp_path: Path) -> None:
     assert [payload.extent for payload in payloads] == [None, (8, 3), (5, 8), (5, 3)]
     restored = decompress_raster(path, tmp_path / "a.tif").path
     assert psnr_of(DRONE, restored) == pytest.approx((24.113, 23.732, 24.495), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "psnr"),
+    [
+        ("drone.ltchm", DRONE, (24.737, 24.335, 25.092)),
+        ("chiapas.zarr", CHIAPAS, (29.853, 30.12, 29.399, 25.072, 25.803, 27.939, 28.8)),
+    ],
+)
+def test_short_descriptions_of_version_4(name: str, source: Path, psnr: tuple[float, ...], tmp_path: Path) -> None:
+    """Without what has its default, and as a single file without a manifest."""
+    path = VECTORS / "scene_v4" / name
+    assert ltchm_geo.verify(path, deep=True).ok
+    restored = decompress_raster(path, tmp_path / "a.tif").path
+    assert description(restored) == description(source)
+    assert psnr_of(source, restored) == pytest.approx(psnr, abs=0.01)

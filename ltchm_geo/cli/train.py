@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     epilog="""
     \b
     Examples:
-      ltchm train my.toml mine/*.tif --out run --start-from ltchm-64-preview9 --decay-steps 1500
+      ltchm train my.toml mine/*.tif --out run --start-from ltchm-64-preview10 --decay-steps 1500
       ltchm train weights/recipes/ltchm-128.toml packs/*.tar --out run --minutes 60
       ltchm train weights/recipes/ltchm-128.toml packs/*.tar --out run --decay-steps 2000
 
-    my.toml may be weights/recipes/ltchm-64-preview9.toml without its table `[weights]`.
+    my.toml may be weights/recipes/ltchm-64-preview10.toml without its table `[weights]`.
     """,
 )
 @click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
