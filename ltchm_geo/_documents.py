@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._json import dumps, encode_number, loads
+from ._recognise import ROOT_KEY
 from .georef import Georef
 from .masks import representable
 from .scene_meta import BandGroup, SceneMeta
@@ -69,9 +70,8 @@ def make_documents(meta: SceneMeta, folder: bool) -> dict[str, bytes]:
         or Zarr conventions ``spatial_ref``, ``x``, ``y`` and attributes. All of it follows from `meta`.
     """
     if not folder:
-        return {
-            "zarr.json": dumps({"attributes": {"ltchm": meta.to_document()}, "zarr_format": 3, "node_type": "group"})
-        }
+        attributes = {"ltchm": meta.to_document()}
+        return {ROOT_KEY: dumps({"attributes": attributes, "zarr_format": 3, "node_type": "group"})}
     import zarr
     from zarr.core.buffer import Buffer
 

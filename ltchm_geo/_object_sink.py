@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ._object_client import ObjectClient
-from ._recognise import MANIFEST_KEY
-from ._sink import MARKER, DirectorySink, Sink, ZipSink, explained, is_folder
+from ._recognise import MANIFEST_KEY, ROOT_KEY
+from ._sink import DirectorySink, Sink, ZipSink, explained, is_folder
 from .errors import DestinationExistsError, LtchmError, UsageError
 from .location import WRITABLE_SCHEMES, ObjectUrl
 
@@ -47,7 +47,7 @@ def check_object_destination(url: ObjectUrl, overwrite: bool) -> None:
 
 
 def _refuse_others(client: ObjectClient, url: ObjectUrl) -> None:
-    if not client.exists(f"{url.key}/{MARKER}"):
+    if not client.exists(f"{url.key}/{ROOT_KEY}"):
         raise DestinationExistsError(f"{url} holds other objects and will not be replaced; choose another name")
 
 
@@ -56,7 +56,7 @@ def object_state(url: ObjectUrl) -> str | None:
     client = ObjectClient(url)
     if not is_folder(url):
         return client.state(url.key)
-    return client.state(f"{url.key}/{MANIFEST_KEY}") or client.state(f"{url.key}/{MARKER}")
+    return client.state(f"{url.key}/{MANIFEST_KEY}") or client.state(f"{url.key}/{ROOT_KEY}")
 
 
 def remove_objects(url: ObjectUrl) -> None:
@@ -66,7 +66,7 @@ def remove_objects(url: ObjectUrl) -> None:
         client.delete(url.key)
         return
     client.delete(f"{url.key}/{MANIFEST_KEY}")  # first: what is left of a removal that fails is no scene any more
-    _delete(client, client.keys(url.key), f"{url.key}/{MARKER}")
+    _delete(client, client.keys(url.key), f"{url.key}/{ROOT_KEY}")
 
 
 def upload_scene(local: Path, url: ObjectUrl, overwrite: bool) -> None:
@@ -87,7 +87,7 @@ def upload_scene(local: Path, url: ObjectUrl, overwrite: bool) -> None:
 
 def _upload_folder(client: ObjectClient, local: Path, base: str) -> None:
     files = {f"{base}/{p.relative_to(local).as_posix()}": p for p in local.rglob("*") if p.is_file()}
-    marker, manifest = f"{base}/{MARKER}", f"{base}/{MANIFEST_KEY}"
+    marker, manifest = f"{base}/{ROOT_KEY}", f"{base}/{MANIFEST_KEY}"
     before = set(client.keys(base))
     # From here on the scene that was here is none any more, whatever happens: it is about to be mixed with another.
     client.delete(*before & {manifest})

@@ -9,8 +9,9 @@ from typing import Protocol
 
 from .location import is_object_url, locate
 
-__all__ = ["MANIFEST_KEY", "NO_ZIP", "is_scene", "names_scene"]
+__all__ = ["MANIFEST_KEY", "NO_ZIP", "ROOT_KEY", "is_scene", "names_scene"]
 
+ROOT_KEY = "zarr.json"
 MANIFEST_KEY = "ltchm-manifest.json"
 _FIRST_SHARD = "0/g0/c/0/0/0"  # which every scene has
 #: What zipfile raises of a file that is none, or none that it can read.

@@ -21,6 +21,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Protocol
 
+from ._recognise import ROOT_KEY
 from ._store import member_method
 from .errors import DestinationBusyError, DestinationError, DestinationExistsError, ObjectStoreError, UsageError
 from .location import Location, ObjectUrl, locate
@@ -28,7 +29,6 @@ from .location import Location, ObjectUrl, locate
 __all__ = [
     "JOURNAL_NAME",
     "LOCK_NAME",
-    "MARKER",
     "DirectorySink",
     "Sink",
     "ZipSink",
@@ -58,7 +58,6 @@ __all__ = [
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same content gives the same file, whenever it is written
 LOCK_NAME, JOURNAL_NAME = ".lock", ".journal"  # the latter is `_resumable_sink`'s
 _REPLACED = ".old-"  # and something unique; what a folder is called once it is to be replaced
-MARKER = "zarr.json"
 
 
 class Sink(Protocol):
@@ -149,7 +148,7 @@ def check_free(path: Path, folder: bool, overwrite: bool) -> None:
     if not overwrite:
         raise DestinationExistsError(f"{path} exists: give another name, or replace it by --overwrite (overwrite=True)")
     # Overwriting a folder deletes it whole: only ever do that to something that is a Zarr store.
-    if folder and not (path / MARKER).is_file() and any(path.iterdir()):
+    if folder and not (path / ROOT_KEY).is_file() and any(path.iterdir()):
         raise DestinationExistsError(
             f"{path} is a folder but not a scene and will not be replaced; choose another name"
         )
@@ -312,7 +311,7 @@ def is_left_over(part: Path) -> bool:
     if not part.is_dir():
         return False
     names = set(os.listdir(part))
-    return not names or not names.isdisjoint({LOCK_NAME, JOURNAL_NAME, MARKER})
+    return not names or not names.isdisjoint({LOCK_NAME, JOURNAL_NAME, ROOT_KEY})
 
 
 # --- locks and the file system ---------------------------------------------------------------------------------------

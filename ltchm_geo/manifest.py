@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ._json import dumps, is_sha256, loads, require_keys
-from ._recognise import MANIFEST_KEY
+from ._recognise import MANIFEST_KEY, ROOT_KEY
 from ._store import KEY
 from .errors import ContainerError, CorruptContainerError, IncompleteContainerError
 from .scene_meta import check_version
 
 __all__ = ["MANIFEST_KEY", "MAX_JSON", "MAX_MANIFEST", "MAX_PREVIEW", "PREVIEW_KEY", "ROOT_KEY", "Manifest", "Record"]
 
-ROOT_KEY = "zarr.json"
 PREVIEW_KEY = "preview.jpg"
 MAX_JSON = 1 << 24
 MAX_MANIFEST = 1 << 26

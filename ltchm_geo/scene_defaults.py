@@ -6,16 +6,10 @@ from typing import Any
 
 __all__ = ["fill_in", "leave_out"]
 
+# The format's, whatever the defaults of the classes may become. A band's type is the scene's.
 _SCENE: dict[str, Any] = {"alpha": None, "mask": False, "source": {}, "overviews": [], "halo": 0, "guarantee": None}
 _GEOREF: dict[str, Any] = {"crs": None, "transform": None, "gcps": [], "gcps_crs": None, "rpcs": None, "tags": {}}
-_BAND: dict[str, Any] = {
-    "description": None,
-    "nodata": None,
-    "scale": 1.0,
-    "offset": 0.0,
-    "unit": None,
-    "tags": {},
-}  # and the scene's dtype
+_BAND: dict[str, Any] = {"description": None, "nodata": None, "scale": 1.0, "offset": 0.0, "unit": None, "tags": {}}
 
 
 def leave_out(description: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -116,11 +116,15 @@ class ContainerReader:
 
     def _find_manifest(self) -> Manifest:
         """That of a folder, or of a single file of format 3 and before; else the ZIP directory."""
-        if MANIFEST_KEY in self._store:
-            return Manifest.unpack(self._document(MANIFEST_KEY, MAX_MANIFEST))
-        if (listed := self._store.directory()) is None:
-            raise IncompleteContainerError("the scene was not finished, its manifest is missing: compress it again")
-        return Manifest.of_directory(listed)
+        listed = self._store.directory()
+        if MANIFEST_KEY not in self._store:
+            if listed is None:
+                raise IncompleteContainerError("the scene was not finished, its manifest is missing: compress it again")
+            return Manifest.of_directory(listed)
+        manifest = Manifest.unpack(self._document(MANIFEST_KEY, MAX_MANIFEST))
+        if listed is not None:  # of a folder, sizes are checked as its files are read
+            _check_members(manifest, listed)
+        return manifest
 
     def _check_manifest(self, root: bytes) -> None:
         source, described = self.manifest.source, self.manifest.files.get(ROOT_KEY)
@@ -138,14 +142,6 @@ class ContainerReader:
                 raise CorruptContainerError(f"{key} has {record.size} bytes, more than the {MAX_JSON} allowed")
         if (preview := self.manifest.files.get(PREVIEW_KEY)) is not None and preview.size > MAX_PREVIEW:
             raise CorruptContainerError(f"the preview has {preview.size} bytes, more than the {MAX_PREVIEW} allowed")
-        listed = self._store.directory()
-        if listed is None:
-            return  # a folder: sizes are checked as its files are read
-        if listed.keys() - {MANIFEST_KEY} != {*expected, *self.manifest.files}:
-            raise CorruptContainerError("the file does not hold exactly the members its manifest lists")
-        for key, record in (*self.manifest.shards.items(), *self.manifest.files.items()):
-            if self._store.size(key) != record.size:
-                raise CorruptContainerError(f"{key} has {self._store.size(key)} bytes, {source} says {record.size}")
 
     def _document(self, key: str, limit: int) -> bytes:
         size = self._store.size(key)
@@ -357,3 +353,13 @@ class ContainerReader:
     def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
         # Travels between processes as its path; each opens the scene on its own.
         return type(self), (self.path,)
+
+
+def _check_members(manifest: Manifest, listed: Mapping[str, tuple[int, int]]) -> None:
+    """Raise `CorruptContainerError` where a ZIP directory and a manifest beside it differ."""
+    records = {**manifest.shards, **manifest.files}
+    if listed.keys() - {MANIFEST_KEY} != records.keys():
+        raise CorruptContainerError("the file does not hold exactly the members its manifest lists")
+    for key, record in records.items():
+        if (size := listed[key][0]) != record.size:
+            raise CorruptContainerError(f"{key} has {size} bytes, {manifest.source} says {record.size}")
